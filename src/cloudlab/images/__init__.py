@@ -1,0 +1,6 @@
+"""Images: recipes in vm-images/ become a kernel and an initramfs, without root, the same bytes each time."""
+
+from cloudlab.images.recipe import Recipe, find_recipe, recipe_names
+from cloudlab.images.store import Image, ImageStore
+
+__all__ = ["Image", "ImageStore", "Recipe", "find_recipe", "recipe_names"]

@@ -1,0 +1,103 @@
+"""Recipes: what an image is made of, as data. One folder in vm-images/ each."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cloudlab.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One recipe.toml, read and checked.
+
+    `kernel`: package name for each distribution; `modules`: those in the image, `boot_modules`: those loaded
+    at boot; `take`: package -> patterns of the files to take; `skip`: dependencies never needed.
+    """
+
+    name: str
+    title: str
+    directory: Path
+    kernel: dict[str, str]
+    modules: tuple[str, ...]
+    boot_modules: tuple[str, ...]
+    take: dict[str, tuple[str, ...]]
+    skip: tuple[str, ...] = ()
+    links: dict[str, str] = field(default_factory=dict)
+    append: str = ""
+
+    def files(self) -> list[Path]:
+        """Return what the folder adds itself (files/…), sorted."""
+        return sorted(path for path in (self.directory / "files").rglob("*") if path.is_file())
+
+    @property
+    def agent_source(self) -> Path:
+        """The agent's C source, compiled when the image is built."""
+        return self.directory / "agent.c"
+
+    @property
+    def lock_file(self) -> Path:
+        """Versions and SHA-256 of the packages that were tested."""
+        return self.directory / "recipe.lock"
+
+    def fingerprint(self) -> str:
+        """Return SHA-256 over all that the recipe says: another text, another image."""
+        digest = hashlib.sha256()
+        for path in [self.directory / "recipe.toml", self.agent_source, self.lock_file, *self.files()]:
+            if path.exists():
+                name = path.relative_to(self.directory).as_posix()
+                digest.update(f"{name} {path.stat().st_mode & 0o111:o}\0".encode() + path.read_bytes() + b"\0")
+        return digest.hexdigest()
+
+
+def recipe_directory() -> Path:
+    """Return vm-images/: CLOUDLAB_RECIPES, the checkout's, or the one in the installed package."""
+    if named := os.environ.get("CLOUDLAB_RECIPES"):
+        return Path(named)
+    package = Path(__file__).resolve().parents[1]
+    checkout = package.parents[1] / "vm-images"
+    return checkout if checkout.is_dir() else package / "_data" / "vm-images"
+
+
+def recipe_names() -> list[str]:
+    """Return the names of all recipes."""
+    return sorted(path.parent.name for path in recipe_directory().glob("*/recipe.toml"))
+
+
+def find_recipe(name: str) -> Recipe:
+    """Read the recipe called `name`; raises `UsageError` if there is none or it is ill-formed."""
+    path = recipe_directory() / name / "recipe.toml"
+    if not path.is_file():
+        raise UsageError(
+            f"There is no recipe {name!r} in {recipe_directory()}.",
+            allowed=", ".join(recipe_names()) or "none found",
+            example='lab.machine("n1", image="node")',
+        )
+    try:
+        return _parse(path, tomllib.loads(path.read_text()))
+    except (tomllib.TOMLDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(
+            f"{path} is not a recipe: {type(error).__name__}: {error}.",
+            allowed="the keys title, kernel, modules, boot_modules, take, skip, links, append",
+            example="see vm-images/node/recipe.toml",
+        ) from error
+
+
+def _parse(path: Path, data: dict[str, Any]) -> Recipe:
+    return Recipe(
+        name=path.parent.name,
+        title=data["title"],
+        directory=path.parent,
+        kernel=dict(data["kernel"]),
+        modules=tuple(data["modules"]),
+        boot_modules=tuple(data["boot_modules"]),
+        take={package: tuple(patterns) for package, patterns in data["take"].items()},
+        skip=tuple(data.get("skip", ())),
+        links=dict(data.get("links", {})),
+        append=data.get("append", ""),
+    )

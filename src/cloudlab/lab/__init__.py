@@ -1,0 +1,5 @@
+"""The lab: the front door. It hands out machines, and ends all that it made."""
+
+from cloudlab.lab.lab import Lab
+
+__all__ = ["Lab"]

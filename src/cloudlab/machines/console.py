@@ -1,0 +1,158 @@
+"""The console: the guest's serial line, as a person at its keyboard has it."""
+
+from __future__ import annotations
+
+import re
+import select
+import socket
+import sys
+import termios
+import threading
+import tty
+from pathlib import Path
+
+import pexpect
+from pexpect.socket_pexpect import SocketSpawn
+
+from cloudlab.errors import MachineError, UsageError
+
+_DEADLINE_S = 30.0
+_PROMPT = r"[a-z]+@[a-z0-9-]+:[^\r\n]*[#$] $"
+_ESCAPE_KEY = b"\x1d"  # Ctrl-]
+_CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+class Wire:
+    """The serial line, shared: what the guest prints goes to everyone who listens, what anyone types goes to the guest.
+
+    Somebody must always read, or the guest would wait for ever to print its next letter.
+    """
+
+    def __init__(self, name: str, sock: socket.socket) -> None:
+        self._socket = sock
+        self._ears: list[socket.socket] = []
+        self._lock = threading.Lock()
+        threading.Thread(target=self._pass_on, name=f"console-{name}", daemon=True).start()
+
+    def attach(self) -> socket.socket:
+        """Return a socket that carries the line: read what is printed, write what is typed."""
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        with self._lock:
+            self._ears.append(ours)
+        threading.Thread(target=self._type, args=(ours,), daemon=True).start()
+        return theirs
+
+    def _pass_on(self) -> None:
+        try:
+            while data := self._socket.recv(1 << 16):
+                self._tell(data)
+        except OSError:
+            pass  # QEMU is gone: the line is dead
+        with self._lock:
+            for ear in self._ears:
+                ear.close()
+            self._ears.clear()
+
+    def _tell(self, data: bytes) -> None:
+        with self._lock:
+            for ear in list(self._ears):
+                try:
+                    ear.send(data)
+                except BlockingIOError:
+                    pass  # one who does not listen misses something; the log has it all
+                except OSError:
+                    self._ears.remove(ear)
+
+    def _type(self, ear: socket.socket) -> None:
+        try:
+            while select.select([ear], [], [])[0] and (data := ear.recv(4096)):
+                self._socket.sendall(data)
+        except (OSError, ValueError):
+            pass  # either end has hung up
+        with self._lock:
+            if ear in self._ears:
+                self._ears.remove(ear)
+            ear.close()
+
+
+class Console(SocketSpawn):  # type: ignore[misc]
+    """A guest's console, driven by pexpect: `sendline`, `expect`, `before` as in its manual; `command` does both.
+
+    `text` is all that the guest has printed since it started.
+    """
+
+    def __init__(self, name: str, wire: Wire, log: Path) -> None:
+        super().__init__(wire.attach(), encoding="utf-8", codec_errors="replace", timeout=_DEADLINE_S)
+        self.machine, self._wire, self._log = name, wire, log
+        self.delaybeforesend = None
+
+    @property
+    def text(self) -> str:
+        """All that has been printed on the serial line since the guest started, control sequences left out."""
+        return _CONTROL.sub("", self._log.read_text(errors="replace")).replace("\r", "")
+
+    def login(self, timeout_s: float = _DEADLINE_S) -> None:
+        """Press Enter and wait for the shell's prompt."""
+        self.drain()
+        self.send("\r")
+        self._expect_prompt(timeout_s)
+
+    def command(self, line: str, timeout_s: float = _DEADLINE_S) -> str:
+        """Type a line, wait for the next prompt, return what stood in between, as a person sees it."""
+        self.login(timeout_s)
+        self.send(line + "\r")
+        self._expect_prompt(timeout_s)
+        seen = _CONTROL.sub("", self.before).replace("\r", "")
+        return str(seen).split("\n", 1)[-1].rstrip("\n") if "\n" in seen else ""
+
+    def drain(self) -> None:
+        """Forget what has been printed and not been read."""
+        try:
+            while True:
+                self.read_nonblocking(1 << 16, timeout=0)
+        except (pexpect.TIMEOUT, pexpect.EOF):
+            self.buffer = ""
+
+    def _expect_prompt(self, timeout_s: float) -> None:
+        try:
+            self.expect(_PROMPT, timeout=timeout_s)
+        except (pexpect.TIMEOUT, pexpect.EOF) as error:
+            raise MachineError(
+                self.machine, f"no prompt on the console within {timeout_s:.0f} s", output=self.text[-2000:], log=self._log
+            ) from error
+
+    def interact(self, escape_character: str = "^]") -> None:  # type: ignore[override]
+        """Join this terminal to the console; Ctrl-] leaves. In a notebook, use `command`."""
+        if not sys.stdin.isatty():
+            raise UsageError(
+                "interact() needs a terminal, and a notebook cell is none.",
+                allowed="console.command(...) here, or `cloudlab boot` in a terminal",
+                example='print(n1.console.command("ls /"))',
+            )
+        line, keyboard = self._wire.attach(), sys.stdin.fileno()
+        before = termios.tcgetattr(keyboard)
+        try:
+            tty.setraw(keyboard)
+            _join(line, keyboard)
+        finally:
+            termios.tcsetattr(keyboard, termios.TCSADRAIN, before)
+            line.close()
+
+
+def _join(line: socket.socket, keyboard: int) -> None:
+    """Carry keys and letters between a terminal and the line until Ctrl-] or the guest's end."""
+    screen = sys.stdout.buffer
+    while True:
+        ready, _, _ = select.select([line, keyboard], [], [])
+        if line in ready:
+            data = line.recv(4096)
+            if not data:
+                return
+            screen.write(data)
+            screen.flush()
+        if keyboard in ready:
+            keys = sys.stdin.buffer.raw.read(4096) or _ESCAPE_KEY  # type: ignore[attr-defined]
+            if _ESCAPE_KEY in keys:
+                return
+            line.sendall(keys)

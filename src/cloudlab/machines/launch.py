@@ -1,0 +1,187 @@
+"""Start QEMU: sockets first, then the process, then the conversation; each failure says what QEMU said."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cloudlab.errors import MachineError
+from cloudlab.machines import qemu
+from cloudlab.machines.agent import Agent
+from cloudlab.machines.qmp import Event, Qmp
+from cloudlab.machines.spec import Spec
+from cloudlab.owner import Child, Owner
+
+RESTORE_DEADLINE_S = 60.0
+_CAPABILITIES = ["events"]
+
+
+@dataclass
+class Running:
+    """A guest's process and the lines to it. `timing` maps each step of the start to the second it was done at."""
+
+    child: Child
+    qmp: Qmp
+    agent: Agent
+    console_socket: Path
+    console_log: Path
+    command_line: list[str]
+    began: float
+    timing: dict[str, float] = field(default_factory=dict)
+
+    def mark(self, step: str) -> None:
+        """Note that a step of the start is done."""
+        self.timing[step] = round(time.monotonic() - self.began, 4)
+
+    def close(self) -> None:
+        """Hang up all lines; the process is not touched."""
+        self.qmp.close()
+        self.agent.close()
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a guest starts from: the kernel (nothing given), or a saved state.
+
+    `ram`: a RAM file to use, `shared` if it is to be written to; `state`: a file with the devices' state, and with the
+    memory too if `ram` is None.
+    """
+
+    ram: Path | None = None
+    shared: bool = False
+    state: Path | None = None
+
+
+def launch(
+    owner: Owner,
+    name: str,
+    spec: Spec,
+    source: Source,
+    *,
+    mac: str = "52:54:00:00:00:00",
+    plugged: tuple[str, ...] = (),
+    on_event: Callable[[Event], None] = lambda event: None,
+) -> Running:
+    """Start one guest: a boot begins, or a saved state is loaded and waits for `cont`.
+
+    Raises `MachineError` with QEMU's own output if it does not start.
+    """
+    began = time.monotonic()
+    console_log, log = owner.path(f"{name}.console.log"), owner.path(f"{name}.qemu.log")
+    places = qemu.Places(
+        console_log=str(console_log),
+        network=str(owner.path(f"{name}.net0")),
+        mac=mac,
+        ram=str(source.ram or _own_ram(owner, name, spec)),
+        shared=source.shared,
+        incoming=source.state is not None,
+    )
+    words = [qemu.find_qemu(), "-name", name, *qemu.arguments(spec, places, plugged)]
+    doors = [_door(owner.path(f"{name}.{kind}")) for kind in ("console", "control", "agent")]
+    try:
+        control, agent = (_connect(owner.path(f"{name}.{kind}")) for kind in ("control", "agent"))
+        child = owner.spawn(name, words, log=log, fds=[door.fileno() for door in doors])
+    finally:
+        for door in doors:
+            door.close()
+    running = Running(child, Qmp(name, control, on_event), Agent(name, agent), owner.path(f"{name}.console"), console_log, words, began)
+    running.mark("process")
+    # QEMU's end reaches us through the keeper; the lines are hung up then, should a forked copy hold them open
+    child.on_exit(running.close)
+    if source.state is not None:
+        _load(running, source)
+    return running
+
+
+def _own_ram(owner: Owner, name: str, spec: Spec) -> Path:
+    """A file with holes: memory that comes page by page as the guest uses it, never two megabytes at once."""
+    path = owner.path(f"{name}.ram")
+    with path.open("wb") as file:
+        file.truncate(spec.memory)
+    return path
+
+
+def _door(path: Path) -> socket.socket:
+    """A listening socket that QEMU inherits: whoever connects early simply waits in its queue."""
+    path.unlink(missing_ok=True)
+    door = socket.socket(socket.AF_UNIX)
+    door.bind(str(path))
+    door.listen(1)
+    return door
+
+
+def _connect(path: Path) -> socket.socket:
+    line = socket.socket(socket.AF_UNIX)
+    line.connect(str(path))
+    return line
+
+
+def _load(running: Running, source: Source) -> None:
+    """Load a saved state. All commands are sent at once: QEMU answers while it works through them."""
+    assert source.state is not None
+    try:
+        with source.state.open("rb") as file:
+            sent = [
+                running.qmp.send("migrate-set-capabilities", capabilities=_switches(source)),
+                running.qmp.send("getfd", fds=[file.fileno()], fdname="state"),
+                running.qmp.send("migrate-incoming", uri="fd:state"),
+            ]
+            for number in sent:
+                running.qmp.answer(number, RESTORE_DEADLINE_S)
+            wait_migrated(running.qmp, "loading the saved state")
+    except MachineError as error:
+        raise explain(running, error) from error
+    running.mark("state loaded")
+
+
+def save_devices(running: Running, to: Path, *, with_memory: bool) -> None:
+    """Write the state of a stopped guest's devices to a file, and its memory too unless that is a file already."""
+    source = Source(ram=None if with_memory else to)
+    with to.open("wb") as file:
+        sent = [
+            running.qmp.send("migrate-set-capabilities", capabilities=_switches(source)),
+            running.qmp.send("migrate-set-parameters", **{"max-bandwidth": 1 << 40}),
+            running.qmp.send("getfd", fds=[file.fileno()], fdname="state"),
+            running.qmp.send("migrate", uri="fd:state"),
+        ]
+        running.qmp.events.clear()
+        for number in sent:
+            running.qmp.answer(number)
+        wait_migrated(running.qmp, "saving the state")
+
+
+def _switches(source: Source) -> list[dict[str, Any]]:
+    """x-ignore-shared leaves out memory that is a file already; events tells us the end without asking."""
+    return [{"capability": "events", "state": True}, {"capability": "x-ignore-shared", "state": source.ram is not None}]
+
+
+def wait_migrated(qmp: Qmp, what: str) -> None:
+    """Wait for the end of a migration; raises `MachineError` if it failed."""
+    ends = ("completed", "failed", "cancelled")
+    event = qmp.wait_event(lambda e: e["event"] == "MIGRATION" and e["data"]["status"] in ends, RESTORE_DEADLINE_S, what)
+    if event["data"]["status"] != "completed":
+        raise MachineError(qmp.name, f"{what} {event['data']['status']}: {qmp.execute('query-migrate').get('error-desc', 'no reason given')}")
+
+
+def explain(running: Running, error: MachineError) -> MachineError:
+    """Return the same error with how QEMU ended and what it printed."""
+    running.child.wait(1.0)
+    how = "" if running.child.alive else f" (QEMU: {running.child.how_it_ended()})"
+    return MachineError(
+        running.child.name,
+        error.problem + how,
+        command=error.command,
+        output=running.child.printed() or _tail(running.console_log),
+        log=running.child.log,
+    )
+
+
+def _tail(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")[-2000:]
+    except OSError:
+        return ""

@@ -1,0 +1,7 @@
+"""The owner: who holds every process, socket and file of a lab, so that nothing is left when it ends."""
+
+from cloudlab.owner.budget import Budget
+from cloudlab.owner.child import Child
+from cloudlab.owner.owner import Owner, labs, remove_dead
+
+__all__ = ["Budget", "Child", "Owner", "labs", "remove_dead"]

@@ -1,0 +1,167 @@
+"""The keeper: a small process that starts a lab's programs and outlives the notebook just long enough to end them.
+
+Why a process of its own? A notebook's kernel can be killed at any moment, and then nobody is left there to clean up.
+The keeper notices (its socket ends, and the owner's pidfd becomes readable), kills what it started and removes the
+lab's directory. If the keeper itself is killed, the kernel kills its children: PR_SET_PDEATHSIG (prctl(2)), which follows
+the *thread* that started them, and the keeper has only one.
+
+It runs alone (`python -I -S keeper.py FD DIRECTORY OWNER_PID`) and imports only what starts quickly.
+Messages are JSON lines. In: {"id", "spawn": [words], "log", "fds": count} with file descriptors attached, or
+{"id", "signal": number, "pid"}, or {"id", "remove": path}. Out: {"id", "pid"} or {"id", "error"}, and {"exited": pid, "status": number}.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import sys
+
+_PR_SET_PDEATHSIG = 1
+_MAX_FDS = 64
+
+
+class Keeper:
+    """Children, and the socket to their owner."""
+
+    def __init__(self, owner: socket.socket, directory: str, owner_pid: int) -> None:
+        self.owner = owner
+        self.children: set[int] = set()
+        self.paths = {directory}
+        self.pid = os.getpid()
+        self._buffer, self._fds = b"", list[int]()
+        self._libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+        self._wake, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC) if hasattr(os, "pipe2") else _pipe()
+        signal.set_wakeup_fd(wake)
+        self._lock = os.open(os.path.join(directory, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)  # held while we live: how others see that this lab is alive
+        self._watched = [owner.fileno(), self._wake]
+        if hasattr(os, "pidfd_open"):
+            self._watched.append(os.pidfd_open(owner_pid))  # a forked copy of the owner may hold the socket open
+
+    def serve(self) -> None:
+        """Answer the owner until it is gone; then leave nothing behind."""
+        try:
+            while self._step():
+                pass
+        finally:
+            self._end_all()
+
+    def _step(self) -> bool:
+        ready, _, _ = select.select(self._watched, [], [])
+        if self._wake in ready:
+            if signal.SIGTERM in os.read(self._wake, 4096):
+                return False
+            self._reap()
+        if self.owner.fileno() in ready and not self._receive():
+            return False
+        return not any(fd in ready for fd in self._watched[2:])
+
+    def _receive(self) -> bool:
+        data, fds, _, _ = socket.recv_fds(self.owner, 1 << 20, _MAX_FDS)
+        self._fds += fds
+        if not data:
+            return False
+        *lines, self._buffer = (self._buffer + data).split(b"\n")
+        for line in lines:
+            self._answer(json.loads(line))
+        return True
+
+    def _answer(self, request: dict[str, object]) -> None:
+        reply: dict[str, object] = {"id": request["id"]}
+        try:
+            if "spawn" in request:
+                reply["pid"] = self._spawn(request)
+            elif "remove" in request:
+                self.paths.add(str(request["remove"]))
+            elif request["pid"] in self.children:
+                os.kill(int(str(request["pid"])), int(str(request["signal"])))
+        except OSError as error:
+            reply["error"] = str(error)
+        self._tell(reply)
+
+    def _spawn(self, request: dict[str, object]) -> int:
+        count = int(str(request["fds"]))
+        fds, self._fds = self._fds[:count], self._fds[count:]
+        words = [str(word) for word in request["spawn"]]  # type: ignore[attr-defined]
+        for number, fd in enumerate(fds):
+            words = [word.replace(f"@FD{number}@", str(fd)) for word in words]
+        log = os.open(str(request["log"]), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        pid = os.fork()
+        if pid == 0:
+            self._become(words, fds, log)
+        self.children.add(pid)
+        for fd in [*fds, log]:
+            os.close(fd)
+        return pid
+
+    def _become(self, words: list[str], fds: list[int], log: int) -> None:
+        """In the child: turn into the program, or say in its log why not."""
+        try:
+            if self._libc:
+                self._libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            if os.getppid() != self.pid:
+                os._exit(126)  # the keeper died before the line above
+            os.setpgid(0, 0)
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+            os.dup2(log, 1)
+            os.dup2(log, 2)
+            for fd in fds:
+                os.set_inheritable(fd, True)
+            for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGPIPE, signal.SIGCHLD):
+                signal.signal(number, signal.SIG_DFL)
+            os.execvp(words[0], words)
+        except OSError as error:
+            os.write(2, f"{words[0]}: {error}\n".encode())
+        os._exit(127)
+
+    def _reap(self) -> None:
+        while self.children:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                return
+            self.children.discard(pid)
+            self._tell({"exited": pid, "status": os.waitstatus_to_exitcode(status)})
+
+    def _tell(self, message: dict[str, object]) -> None:
+        try:
+            self.owner.sendall(json.dumps(message).encode() + b"\n")
+        except OSError:
+            pass  # the owner is gone: the next step notices
+
+    def _end_all(self) -> None:
+        for pid in self.children:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        for pid in self.children:
+            os.waitpid(pid, 0)
+        for path in self.paths:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _pipe() -> tuple[int, int]:
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    os.set_blocking(writing, False)
+    return reading, writing
+
+
+def main() -> None:
+    """Run the keeper on the socket, directory and owner that the command line names."""
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_IGN)  # Ctrl-C in the notebook is not meant for the guests
+    for number in (signal.SIGCHLD, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    fd, directory, owner_pid = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    Keeper(socket.socket(fileno=fd), directory, owner_pid).serve()
+
+
+if __name__ == "__main__":
+    main()
