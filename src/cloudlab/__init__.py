@@ -19,13 +19,16 @@ _HOME = {
     "Lesson": "cloudlab.teaching",
     "show_source": "cloudlab.teaching",
 }
-__all__ = [*sorted(_HOME), "__version__"]  # noqa: PLE0604, PLE0605 - the names of _HOME, loaded lazily
+__all__ = [*sorted(_HOME), "__version__"]  # noqa: PLE0604 - the names of _HOME, loaded lazily
 
 if TYPE_CHECKING:
-    from cloudlab.errors import CloudlabError, MachineError, UsageError
-    from cloudlab.lab import Lab
-    from cloudlab.machines import Machine
-    from cloudlab.teaching import Lesson, show_source
+    from cloudlab.errors import CloudlabError as CloudlabError
+    from cloudlab.errors import MachineError as MachineError
+    from cloudlab.errors import UsageError as UsageError
+    from cloudlab.lab import Lab as Lab
+    from cloudlab.machines import Machine as Machine
+    from cloudlab.teaching import Lesson as Lesson
+    from cloudlab.teaching import show_source as show_source
 
 
 def __getattr__(name: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 from pathlib import Path
 
@@ -19,12 +20,14 @@ def cache_directory() -> Path:
     Raises `UsageError` if none of them can be written.
     """
     named = os.environ.get("CLOUDLAB_CACHE")
-    places = [Path(named)] if named else [platformdirs.user_cache_path("cloudlab"), Path(f"/var/tmp/cloudlab-{os.getuid()}")]
+    users, public = platformdirs.user_cache_path("cloudlab"), Path(f"/var/tmp/cloudlab-{os.getuid()}")
+    places = [Path(named).absolute()] if named else [users, public]
     for place in places:
-        if _writable(place):
+        # a user without a home (in some containers) has a cache path that leads nowhere: ~/.cache, as it stands
+        if place.is_absolute() and _writable(place) and (place != public or _is_mine(place)):
             return place
     raise UsageError(
-        f"cloudlab can't write to {' nor to '.join(str(place) for place in places)}.",
+        f"cloudlab can't write to {' nor to '.join(map(str, places))}.",
         allowed="a directory of yours with about 1 GB of room",
         example="export CLOUDLAB_CACHE=/path/to/room",
     )
@@ -36,9 +39,9 @@ def labs_directory() -> Path:
     Short, because the names of Unix sockets are limited to 107 bytes; private (mode 0700), because a socket is a door.
     """
     named = os.environ.get("CLOUDLAB_RUN")
-    for parent in [Path(named)] if named else [Path(tempfile.gettempdir()), Path("/tmp")]:
-        place = parent if named else parent / f"cloudlab-{os.getuid()}"
-        if len(os.fsencode(place)) + 60 <= SOCKET_PATH_LIMIT and _writable(place) and place.stat().st_uid == os.getuid():
+    own = f"cloudlab-{os.getuid()}"
+    for place in [Path(named).resolve()] if named else [Path(tempfile.gettempdir()) / own, Path("/tmp") / own]:
+        if len(os.fsencode(place)) + 60 <= SOCKET_PATH_LIMIT and _writable(place) and _is_mine(place):
             place.chmod(0o700)
             return place
     raise UsageError(
@@ -54,3 +57,9 @@ def _writable(place: Path) -> bool:
     except OSError:
         return False
     return os.access(place, os.W_OK | os.X_OK)
+
+
+def _is_mine(place: Path) -> bool:
+    """Where anybody can make directories, one that another user made (or a link to one) is a trap."""
+    found = place.lstat()
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022

@@ -299,27 +299,16 @@ static int add_entropy(const char *hex) {
   return error;
 }
 
-static int write_file(const char *path, const char *text) {
-  int file = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  if (file < 0) return -errno;
-  ssize_t count = write(file, text, strlen(text));
-  close(file);
-  return count < 0 ? -errno : 0;
-}
+/* /etc/hostname is a link to the kernel's own file, and nss-myhostname resolves the name: nothing else to write. */
+static int set_hostname(const char *name) { return sethostname(name, strlen(name)) ? -errno : 0; }
 
-static int set_hostname(const char *name) {
-  char line[512];
-  snprintf(line, sizeof line, "%s\n", name);
-  write_file("/etc/hostname", line);
-  snprintf(line, sizeof line, "127.0.0.1 localhost\n::1 localhost\n127.0.1.1 %s\n", name);
-  write_file("/etc/hosts", line);
-  return sethostname(name, strlen(name)) ? -errno : 0;
-}
-
+/* The image has the file already, with a line as long as this one: to write over it is much less work than to make it. */
 static int set_machine_id(const char *id) {
-  char line[64];
-  snprintf(line, sizeof line, "%s\n", id);
-  return write_file("/etc/machine-id", line);
+  int file = open("/etc/machine-id", O_WRONLY | O_CLOEXEC);
+  int failed = file < 0 || write(file, id, strlen(id)) < 0;
+  int error = failed ? -errno : 0;
+  close(file);
+  return error;
 }
 
 static int set_flags(int s, struct ifreq *request, int on, int off) {
@@ -344,7 +333,6 @@ static int set_interface(const char *text) {
   if (sscanf(mac, "%hhx:%hhx:%hhx:%hhx:%hhx:%hhx", b, b + 1, b + 2, b + 3, b + 4, b + 5) != 6) return -EINVAL;
   int s = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
   strcpy(request.ifr_name, name);
-  if (set_flags(s, &request, 0, IFF_UP)) error = -errno; /* the address of a card changes only while it is down */
   request.ifr_hwaddr.sa_family = ARPHRD_ETHER;
   memcpy(request.ifr_hwaddr.sa_data, b, 6);
   if (!error && ioctl(s, SIOCSIFHWADDR, &request)) error = -errno;

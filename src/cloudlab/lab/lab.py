@@ -15,7 +15,7 @@ from cloudlab.machines import accelerator as accelerators
 from cloudlab.machines.accelerator import Accelerator
 from cloudlab.machines.hotplug import Device
 from cloudlab.machines.launch import Source
-from cloudlab.machines.machine import Home
+from cloudlab.machines.life import Home
 from cloudlab.machines.qemu import find_qemu
 from cloudlab.machines.spec import Identity, check_name
 from cloudlab.machines.states import Templates
@@ -67,7 +67,11 @@ class Lab:
             chosen = self._accelerator(built, accelerator)
             spec = self._spec(built, parse_size(memory), cpus, chosen, screen=screen, aslr=aslr)
             known = self._machines.get(name)
-            if known is not None and known.spec == spec and known.state in (State.RUNNING, State.PAUSED, State.STARTING):
+            if (
+                known is not None
+                and known.spec == spec
+                and known.state in (State.RUNNING, State.PAUSED, State.STARTING)
+            ):
                 return known
             if known is not None and known.state not in (State.OFF, State.CRASHED):
                 raise UsageError(
@@ -88,7 +92,9 @@ class Lab:
             return accelerators.named(wanted, "asked for")
         return accelerators.choose(self._owner, Spec(image.kernel, image.initrd, image.append), self.images.directory)
 
-    def _spec(self, image: Image, memory: int, cpus: int, accelerator: Accelerator, *, screen: bool, aslr: bool) -> Spec:
+    def _spec(
+        self, image: Image, memory: int, cpus: int, accelerator: Accelerator, *, screen: bool, aslr: bool
+    ) -> Spec:
         return Spec(image.kernel, image.initrd, image.append, memory, cpus, accelerator.name, screen, aslr)
 
     def _home(self, accelerator: Accelerator) -> Home:
@@ -100,7 +106,11 @@ class Lab:
     def _sibling(self, home: Home, name: str, spec: Spec, source: Source, devices: dict[str, Device]) -> Machine:
         with self._lock:
             if name in self._machines and self._machines[name].state not in (State.OFF, State.CRASHED):
-                raise UsageError(f"{name} is running already.", allowed="a name that is free", example=f'n1.clone("{name}-2")')
+                raise UsageError(
+                    f"{name} is running already.",
+                    allowed="a name that is free",
+                    example=f'n1.clone("{name}-2")',
+                )
             machine = Machine(home, self._identity(name), spec, None)
             self._machines[name] = machine
         machine.adopt(source, devices)
@@ -122,7 +132,11 @@ class Lab:
 
     def __getitem__(self, name: str) -> Machine:
         if name not in self._machines:
-            raise UsageError(f"There is no machine {name!r} in this lab.", allowed=", ".join(self._machines) or "none yet", example=f'lab.machine("{name}")')
+            raise UsageError(
+                f"There is no machine {name!r} in this lab.",
+                allowed=", ".join(self._machines) or "none yet",
+                example=f'lab.machine("{name}")',
+            )
         return self._machines[name]
 
     @property
@@ -145,7 +159,9 @@ class Lab:
     def __enter__(self) -> Lab:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def __repr__(self) -> str:

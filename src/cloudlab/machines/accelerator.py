@@ -16,11 +16,13 @@ from tqdm.auto import tqdm
 
 from cloudlab.errors import MachineError, UsageError
 from cloudlab.machines import qemu
-from cloudlab.machines.launch import Running, Source, explain, launch
+from cloudlab.machines.launch import Running, Source, launch
 from cloudlab.machines.spec import Spec
 from cloudlab.owner import Owner
+from cloudlab.owner.waiting import wait_showing
 
 PROBE_DEADLINE_S = 25.0
+_TRIAL_MEMORY = 384 << 20
 _EXPECT = {
     "tcg": "every instruction is translated: programs run roughly 5 to 20 times slower than here",
     "kvm": "instructions run on the CPU itself, nearly as fast as here",
@@ -49,7 +51,20 @@ def kvm_device() -> Path:
 
 
 def choose(owner: Owner, spec: Spec, cache: Path) -> Accelerator:
-    """Return the accelerator for this computer: asked for by CLOUDLAB_ACCELERATOR, remembered, or tried now (once)."""
+    """Return the accelerator for this computer: what is known already, else what a trial shows (once; remembered)."""
+    known = remembered(spec, cache)
+    if known is None:
+        failure = _try_kvm(owner, spec)
+        known = _verdict(failure)
+        tqdm.write(f"accelerator {known}")
+        cache.mkdir(parents=True, exist_ok=True)
+        file = cache / "accelerators.json"
+        file.write_text(json.dumps(_read(file) | {_key(spec): failure}, indent=1) + "\n")
+    return known
+
+
+def remembered(spec: Spec, cache: Path) -> Accelerator | None:
+    """Return the accelerator if it is asked for (CLOUDLAB_ACCELERATOR), the only one, or tried before; else None."""
     wanted = os.environ.get("CLOUDLAB_ACCELERATOR", "")
     if wanted:
         return named(wanted, "asked for by CLOUDLAB_ACCELERATOR")
@@ -58,20 +73,18 @@ def choose(owner: Owner, spec: Spec, cache: Path) -> Accelerator:
         return Accelerator("tcg", f"this computer has no {device}")
     if not os.access(device, os.R_OK | os.W_OK):
         return Accelerator("tcg", f"{device} is there, but you may not use it (group kvm?)")
-    file = cache / "accelerators.json"
-    known, key = _read(file), _key(spec)
-    if key not in known:
-        known[key] = _try_kvm(owner, spec)
-        tqdm.write(f"accelerator {_verdict(known[key])}")
-        cache.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(known, indent=1) + "\n")
-    return _verdict(known[key])
+    failure = _read(cache / "accelerators.json").get(_key(spec))
+    return None if failure is None else _verdict(failure)
 
 
 def named(name: str, reason: str) -> Accelerator:
     """Return the accelerator called `name`; raises `UsageError` if there is none of that name."""
     if name not in _EXPECT:
-        raise UsageError(f"{name!r} is no accelerator.", allowed=" or ".join(sorted(_EXPECT)), example='lab.machine("n1", accelerator="tcg")')
+        raise UsageError(
+            f"{name!r} is no accelerator.",
+            allowed=" or ".join(sorted(_EXPECT)),
+            example='lab.machine("n1", accelerator="tcg")',
+        )
     return Accelerator(name, reason)
 
 
@@ -83,29 +96,30 @@ def _verdict(failure: str) -> Accelerator:
 
 def _try_kvm(owner: Owner, spec: Spec) -> str:
     """Boot a guest under KVM; returns "" if its agent answers, else why not, in a few words."""
-    trial = replace(spec, accelerator="kvm", memory=256 << 20, cpus=1, screen=False)
-    running: Running | None = None
-    with tqdm(total=1, desc="trying KVM by booting a guest", leave=False) as bar:
-        try:
-            running = launch(owner, "kvm-trial", trial, Source())
-            answer = running.agent.ping()
-            for _ in range(int(PROBE_DEADLINE_S)):
-                if answer.wait(1.0) or (failure := _failure(running)):
-                    break
-            return "" if answer.status == 0 else failure or f"no guest answered within {PROBE_DEADLINE_S:.0f} s"
-        except MachineError as error:
-            return (explain(running, error) if running else error).problem
-        finally:
-            bar.update()
-            if running:
-                running.child.kill()
-                running.child.wait(5)
+    trial = replace(spec, accelerator="kvm", memory=_TRIAL_MEMORY, cpus=1, screen=False)
+    try:
+        running = launch(owner, "kvm-trial", trial, Source())
+    except MachineError as error:
+        return error.problem
+    try:
+        answer = running.agent.ping()
+        wait_showing(
+            "trying KVM by booting a guest", lambda s: answer.wait(s) or bool(_failure(running)), PROBE_DEADLINE_S
+        )
+        return "" if answer.status == 0 else _failure(running) or f"no answer within {PROBE_DEADLINE_S:.0f} s"
+    except MachineError as error:
+        return _failure(running) or error.problem
+    finally:
+        running.child.kill()
+        running.child.wait(5)
 
 
 def _failure(running: Running) -> str:
     """What QEMU prints when KVM cannot go on; it stops the guest then, and would wait for ever."""
-    signs = ("emulation failure", "internal error", "Permission denied", "failed to initialize")
-    return next((sign for sign in signs if sign in running.child.printed()), "")
+    printed = running.child.printed()
+    signs = ("emulation failure", "internal error", "Permission denied", "failed to initialize", "Could not access")
+    found = next((sign for sign in signs if sign in printed), "")
+    return found or ("" if running.child.alive else f"QEMU: {running.child.how_it_ended()}")
 
 
 def _key(spec: Spec) -> str:

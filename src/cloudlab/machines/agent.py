@@ -99,7 +99,11 @@ class Agent:
         on_output: Callable[[int, bytes], None] | None = None,
     ) -> Job:
         """Start a command: text goes to /bin/sh, a list of words is executed as it is."""
-        fields = [b"s" + os.fsencode(command)] if isinstance(command, str) else [b"a" + os.fsencode(word) for word in command]
+        fields = (
+            [b"s" + os.fsencode(command)]
+            if isinstance(command, str)
+            else [b"a" + os.fsencode(word) for word in command]
+        )
         fields += [b"e" + os.fsencode(f"{key}={value}") for key, value in (environment or {}).items()]
         if directory is not None:
             fields.append(b"d" + os.fsencode(directory))
@@ -119,7 +123,13 @@ class Agent:
 
     def identify(self, hostname: str, mac: str, address: str, machine_id: str) -> Job:
         """Give the guest its own name, addresses, machine id, time and randomness, by system calls."""
-        fields = [f"h{hostname}", f"m{machine_id}", f"t{time.time():.9f}", f"r{secrets.token_hex(64)}", f"ieth0,{mac},{address},16"]
+        fields = [
+            f"h{hostname}",
+            f"m{machine_id}",
+            f"t{time.time():.9f}",
+            f"r{secrets.token_hex(64)}",
+            f"ieth0,{mac},{address},16",
+        ]
         return self._job(IDENTITY, b"".join(field.encode() + b"\0" for field in fields))
 
     def feed(self, job: Job, data: bytes, timeout_s: float) -> None:
@@ -163,7 +173,11 @@ class Agent:
 
     def _job(self, kind: int, payload: bytes, on_output: Callable[[int, bytes], None] | None = None) -> Job:
         if len(payload) > _PAYLOAD:
-            raise MachineError(self.name, f"the command or path is {len(payload)} bytes long; the agent takes {_PAYLOAD}", hint="put a script and run that")
+            raise MachineError(
+                self.name,
+                f"the command or path is {len(payload)} bytes long; the agent takes {_PAYLOAD}",
+                hint="put a script and run that",
+            )
         job = Job(next(self._numbers) & 0xFFFFFFFF, on_output)
         self._jobs[job.number] = job
         self._send(kind, job.number, payload)

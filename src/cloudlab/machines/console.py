@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import select
 import socket
@@ -10,14 +11,16 @@ import termios
 import threading
 import tty
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pexpect
-from pexpect.socket_pexpect import SocketSpawn
+from pexpect.fdpexpect import fdspawn
 
 from cloudlab.errors import MachineError, UsageError
 
 _DEADLINE_S = 30.0
 _PROMPT = r"[a-z]+@[a-z0-9-]+:[^\r\n]*[#$] $"
+_ECHO = 40  # characters of a line that a terminal of 80 columns echoes unbroken
 _ESCAPE_KEY = b"\x1d"  # Ctrl-]
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -34,6 +37,13 @@ class Wire:
         self._lock = threading.Lock()
         threading.Thread(target=self._pass_on, name=f"console-{name}", daemon=True).start()
 
+    def close(self) -> None:
+        """Hang up."""
+        try:
+            self._socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # QEMU hung up first
+
     def attach(self) -> socket.socket:
         """Return a socket that carries the line: read what is printed, write what is typed."""
         ours, theirs = socket.socketpair()
@@ -49,6 +59,7 @@ class Wire:
                 self._tell(data)
         except OSError:
             pass  # QEMU is gone: the line is dead
+        self._socket.close()
         with self._lock:
             for ear in self._ears:
                 ear.close()
@@ -76,59 +87,70 @@ class Wire:
             ear.close()
 
 
-class Console(SocketSpawn):  # type: ignore[misc]
-    """A guest's console, driven by pexpect: `sendline`, `expect`, `before` as in its manual; `command` does both.
+if TYPE_CHECKING:
+    _Spawn = fdspawn[str]
+else:
+    _Spawn = fdspawn  # generic only in its type stubs
+
+
+class Console(_Spawn):
+    """A guest's console, driven by pexpect: `sendline`, `expect`, `before` as in its manual; `enter` does both.
 
     `text` is all that the guest has printed since it started.
     """
 
     def __init__(self, name: str, wire: Wire, log: Path) -> None:
-        super().__init__(wire.attach(), encoding="utf-8", codec_errors="replace", timeout=_DEADLINE_S)
-        self.machine, self._wire, self._log = name, wire, log
+        super().__init__(wire.attach().detach(), encoding="utf-8", codec_errors="replace", timeout=_DEADLINE_S)
+        self.machine, self._wire, self._log_file = name, wire, log
         self.delaybeforesend = None
 
     @property
     def text(self) -> str:
         """All that has been printed on the serial line since the guest started, control sequences left out."""
-        return _CONTROL.sub("", self._log.read_text(errors="replace")).replace("\r", "")
+        return _CONTROL.sub("", self._log_file.read_text(errors="replace")).replace("\r", "")
 
     def login(self, timeout_s: float = _DEADLINE_S) -> None:
         """Press Enter and wait for the shell's prompt."""
         self.drain()
         self.send("\r")
-        self._expect_prompt(timeout_s)
+        self._expect(_PROMPT, timeout_s)
 
-    def command(self, line: str, timeout_s: float = _DEADLINE_S) -> str:
+    def enter(self, line: str, timeout_s: float = _DEADLINE_S) -> str:
         """Type a line, wait for the next prompt, return what stood in between, as a person sees it."""
         self.login(timeout_s)
         self.send(line + "\r")
-        self._expect_prompt(timeout_s)
-        seen = _CONTROL.sub("", self.before).replace("\r", "")
-        return str(seen).split("\n", 1)[-1].rstrip("\n") if "\n" in seen else ""
+        self._expect(re.escape(line[:_ECHO]), timeout_s)  # an earlier prompt may still be on its way
+        self._expect(_PROMPT, timeout_s)
+        seen = _CONTROL.sub("", str(self.before)).replace("\r", "")
+        return seen.split("\n", 1)[-1].rstrip("\n") if "\n" in seen else ""
 
     def drain(self) -> None:
         """Forget what has been printed and not been read."""
         try:
-            while True:
-                self.read_nonblocking(1 << 16, timeout=0)
+            while select.select([self.child_fd], [], [], 0)[0]:
+                self.read_nonblocking(1 << 16, timeout=1)
         except (pexpect.TIMEOUT, pexpect.EOF):
-            self.buffer = ""
+            pass  # there is no more
+        self.buffer = ""
 
-    def _expect_prompt(self, timeout_s: float) -> None:
+    def _expect(self, pattern: str, timeout_s: float) -> None:
         try:
-            self.expect(_PROMPT, timeout=timeout_s)
+            self.expect(pattern, timeout=timeout_s)
         except (pexpect.TIMEOUT, pexpect.EOF) as error:
             raise MachineError(
-                self.machine, f"no prompt on the console within {timeout_s:.0f} s", output=self.text[-2000:], log=self._log
+                self.machine,
+                f"no prompt on the console within {timeout_s:.0f} s",
+                output=self.text[-2000:],
+                log=self._log_file,
             ) from error
 
-    def interact(self, escape_character: str = "^]") -> None:  # type: ignore[override]
-        """Join this terminal to the console; Ctrl-] leaves. In a notebook, use `command`."""
+    def interact(self) -> None:
+        """Join this terminal to the console; Ctrl-] leaves. In a notebook, use `enter`."""
         if not sys.stdin.isatty():
             raise UsageError(
                 "interact() needs a terminal, and a notebook cell is none.",
-                allowed="console.command(...) here, or `cloudlab boot` in a terminal",
-                example='print(n1.console.command("ls /"))',
+                allowed="console.enter(...) here, or `cloudlab boot` in a terminal",
+                example='print(n1.console.enter("ls /"))',
             )
         line, keyboard = self._wire.attach(), sys.stdin.fileno()
         before = termios.tcgetattr(keyboard)
@@ -144,15 +166,15 @@ def _join(line: socket.socket, keyboard: int) -> None:
     """Carry keys and letters between a terminal and the line until Ctrl-] or the guest's end."""
     screen = sys.stdout.buffer
     while True:
-        ready, _, _ = select.select([line, keyboard], [], [])
-        if line in ready:
+        ready, _, _ = select.select([line.fileno(), keyboard], [], [])
+        if line.fileno() in ready:
             data = line.recv(4096)
             if not data:
                 return
             screen.write(data)
             screen.flush()
         if keyboard in ready:
-            keys = sys.stdin.buffer.raw.read(4096) or _ESCAPE_KEY  # type: ignore[attr-defined]
+            keys = os.read(keyboard, 4096) or _ESCAPE_KEY
             if _ESCAPE_KEY in keys:
                 return
             line.sendall(keys)

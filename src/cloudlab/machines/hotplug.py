@@ -13,9 +13,16 @@ from cloudlab.errors import CloudlabError, UsageError
 from cloudlab.machines.spec import SLOTS, Identity
 from cloudlab.units import MIB, format_size, parse_size
 
-_MEMORY_STEP = 128 * MIB  # Linux on x86-64 takes memory in sections of 128 MiB (Documentation/admin-guide/mm/memory-hotplug.rst)
+_MEMORY_STEP = (
+    128 * MIB
+)  # Linux on x86-64 takes memory in sections of 128 MiB (Documentation/admin-guide/mm/memory-hotplug.rst)
 _QEMU_IMG_DEADLINE_S = 120.0
-_OPTION = {"blockdev-add": "-blockdev", "netdev_add": "-netdev", "object-add": "-object", "device_add": "-device"}
+_OPTION = {
+    "blockdev-add": "-blockdev",
+    "netdev_add": "-netdev",
+    "object-add": "-object",
+    "device_add": "-device",
+}
 
 
 @dataclass(frozen=True)
@@ -46,7 +53,11 @@ def free_slot(devices: dict[str, Device]) -> int:
     for number in range(1, SLOTS + 1):
         if number not in taken:
             return number
-    raise UsageError(f"All {SLOTS} slots are taken: {', '.join(devices)}.", allowed="unplug one first", example='n1.unplug("disk1")')
+    raise UsageError(
+        f"All {SLOTS} slots are taken: {', '.join(devices)}.",
+        allowed="unplug one first",
+        example='n1.unplug("disk1")',
+    )
 
 
 def next_id(kind: str, devices: dict[str, Device]) -> str:
@@ -57,7 +68,9 @@ def next_id(kind: str, devices: dict[str, Device]) -> str:
     return f"{kind}{number}"
 
 
-def disk(source: str | int | Path, device_id: str, slot: int, directory: Path, machine: str, *, writable: bool) -> Device:
+def disk(
+    source: str | int | Path, device_id: str, slot: int, directory: Path, machine: str, *, writable: bool
+) -> Device:
     """Make a disk: a size ("1G") makes an empty one; a file (raw or qcow2) is used through an overlay, so that it stays as it is.
 
     `writable` writes into the file itself.
@@ -71,15 +84,30 @@ def disk(source: str | int | Path, device_id: str, slot: int, directory: Path, m
     else:
         base = Path(source).resolve()  # type: ignore[arg-type]
         if not base.is_file():
-            raise UsageError(f"There is no disk file {base}.", allowed="a raw or qcow2 file, or a size", example='n1.plug(disk="1G")')
+            raise UsageError(
+                f"There is no disk file {base}.",
+                allowed="a raw or qcow2 file, or a size",
+                example='n1.plug(disk="1G")',
+            )
         base_format = _format_of(base)
         if writable:
             file, file_format = base, base_format
         else:
             _qemu_img("create", "-f", "qcow2", "-b", str(base), "-F", base_format, str(overlay))
             file, file_format = overlay, "qcow2"
-    node = {"driver": file_format, "node-name": device_id, "discard": "unmap", "file": {"driver": "file", "filename": str(file), "discard": "unmap"}}
-    card = {"driver": "virtio-blk-pci", "id": device_id, "drive": device_id, "bus": f"slot{slot}", "serial": device_id}
+    node = {
+        "driver": file_format,
+        "node-name": device_id,
+        "discard": "unmap",
+        "file": {"driver": "file", "filename": str(file), "discard": "unmap"},
+    }
+    card = {
+        "driver": "virtio-blk-pci",
+        "id": device_id,
+        "drive": device_id,
+        "bus": f"slot{slot}",
+        "serial": device_id,
+    }
     return Device(device_id, "disk", (("blockdev-add", node), ("device_add", card)), slot, file=file)
 
 
@@ -89,7 +117,14 @@ def nic(device_id: str, slot: int, directory: Path, identity: Identity) -> Devic
     mac = identity.mac.replace("52:54:00", f"52:54:{number:02x}", 1)
     socket = {"type": "unix", "path": str(directory / f"{identity.name}.net{number}")}
     wire = {"type": "stream", "id": f"net{number}", "server": True, "addr": socket}
-    card = {"driver": "virtio-net-pci", "id": device_id, "netdev": f"net{number}", "mac": mac, "romfile": "", "bus": f"slot{slot}"}
+    card = {
+        "driver": "virtio-net-pci",
+        "id": device_id,
+        "netdev": f"net{number}",
+        "mac": mac,
+        "romfile": "",
+        "bus": f"slot{slot}",
+    }
     return Device(device_id, "nic", (("netdev_add", wire), ("device_add", card)), slot, guest_name=f"eth{number}")
 
 
@@ -98,31 +133,54 @@ def memory(size: str | int, device_id: str) -> Device:
     count = parse_size(size)
     if count % _MEMORY_STEP:
         raise UsageError(
-            f"{format_size(count)} is no size for a memory module.", allowed="multiples of 128M, up to 4 modules", example='n1.plug(memory="256M")'
+            f"{format_size(count)} is no size for a memory module.",
+            allowed="multiples of 128M, up to 4 modules",
+            example='n1.plug(memory="256M")',
         )
     backend = {"qom-type": "memory-backend-ram", "id": f"{device_id}-ram", "size": count}
-    return Device(device_id, "memory", (("object-add", backend), ("device_add", {"driver": "pc-dimm", "id": device_id, "memdev": f"{device_id}-ram"})))
+    return Device(
+        device_id,
+        "memory",
+        (
+            ("object-add", backend),
+            ("device_add", {"driver": "pc-dimm", "id": device_id, "memdev": f"{device_id}-ram"}),
+        ),
+    )
 
 
 def cpu(slots: list[dict[str, Any]], device_id: str) -> Device:
     """Make one more CPU in the first socket that has none; `slots` is QEMU's list (query-hotpluggable-cpus)."""
-    free = sorted((slot for slot in slots if "qom-path" not in slot), key=lambda slot: json.dumps(slot["props"], sort_keys=True))
+    free = sorted(
+        (slot for slot in slots if "qom-path" not in slot),
+        key=lambda slot: json.dumps(slot["props"], sort_keys=True),
+    )
     if not free:
-        raise UsageError(f"All {len(slots)} CPU sockets are taken.", allowed=f"at most {len(slots)} CPUs", example='lab.machine("n2", cpus=8)')
+        raise UsageError(
+            f"All {len(slots)} CPU sockets are taken.",
+            allowed=f"at most {len(slots)} CPUs",
+            example='lab.machine("n2", cpus=8)',
+        )
     return Device(device_id, "cpu", (("device_add", {"driver": free[0]["type"], "id": device_id, **free[0]["props"]}),))
 
 
 def _format_of(file: Path) -> str:
     found = str(json.loads(_qemu_img("info", "--force-share", "--output=json", str(file)))["format"])
     if found not in ("raw", "qcow2"):
-        raise UsageError(f"{file} is a {found} disk.", allowed="raw and qcow2", example=f"qemu-img convert -O qcow2 {file.name} {file.stem}.qcow2")
+        raise UsageError(
+            f"{file} is a {found} disk.",
+            allowed="raw and qcow2",
+            example=f"qemu-img convert -O qcow2 {file.name} {file.stem}.qcow2",
+        )
     return found
 
 
 def _qemu_img(*words: str) -> str:
     program = shutil.which("qemu-img")
     if program is None:
-        raise UsageError("Disks need qemu-img, which is not installed.", example="sudo apt-get install --no-install-recommends qemu-utils")
+        raise UsageError(
+            "Disks need qemu-img, which is not installed.",
+            example="sudo apt-get install --no-install-recommends qemu-utils",
+        )
     done = subprocess.run([program, *words], capture_output=True, text=True, timeout=_QEMU_IMG_DEADLINE_S, check=False)
     if done.returncode:
         raise CloudlabError(f"qemu-img {words[0]} failed: {done.stderr.strip()}")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cloudlab.errors import MachineError
+from cloudlab.errors import CloudlabError, MachineError
 from cloudlab.machines import qemu
 from cloudlab.machines.agent import Agent
 from cloudlab.machines.qmp import Event, Qmp
@@ -82,13 +82,25 @@ def launch(
     )
     words = [qemu.find_qemu(), "-name", name, *qemu.arguments(spec, places, plugged)]
     doors = [_door(owner.path(f"{name}.{kind}")) for kind in ("console", "control", "agent")]
+    lines = [_connect(owner.path(f"{name}.{kind}")) for kind in ("control", "agent")]
     try:
-        control, agent = (_connect(owner.path(f"{name}.{kind}")) for kind in ("control", "agent"))
         child = owner.spawn(name, words, log=log, fds=[door.fileno() for door in doors])
+    except CloudlabError:
+        for line in lines:
+            line.close()
+        raise
     finally:
         for door in doors:
             door.close()
-    running = Running(child, Qmp(name, control, on_event), Agent(name, agent), owner.path(f"{name}.console"), console_log, words, began)
+    running = Running(
+        child,
+        Qmp(name, lines[0], on_event),
+        Agent(name, lines[1]),
+        owner.path(f"{name}.console"),
+        console_log,
+        words,
+        began,
+    )
     running.mark("process")
     # QEMU's end reaches us through the keeper; the lines are hung up then, should a forked copy hold them open
     child.on_exit(running.close)
@@ -126,9 +138,9 @@ def _load(running: Running, source: Source) -> None:
     try:
         with source.state.open("rb") as file:
             sent = [
-                running.qmp.send("migrate-set-capabilities", capabilities=_switches(source)),
-                running.qmp.send("getfd", fds=[file.fileno()], fdname="state"),
-                running.qmp.send("migrate-incoming", uri="fd:state"),
+                running.qmp.send("migrate-set-capabilities", arguments={"capabilities": _switches(source)}),
+                running.qmp.send("getfd", fds=[file.fileno()], arguments={"fdname": "state"}),
+                running.qmp.send("migrate-incoming", arguments={"uri": "fd:state"}),
             ]
             for number in sent:
                 running.qmp.answer(number, RESTORE_DEADLINE_S)
@@ -143,10 +155,10 @@ def save_devices(running: Running, to: Path, *, with_memory: bool) -> None:
     source = Source(ram=None if with_memory else to)
     with to.open("wb") as file:
         sent = [
-            running.qmp.send("migrate-set-capabilities", capabilities=_switches(source)),
-            running.qmp.send("migrate-set-parameters", **{"max-bandwidth": 1 << 40}),
-            running.qmp.send("getfd", fds=[file.fileno()], fdname="state"),
-            running.qmp.send("migrate", uri="fd:state"),
+            running.qmp.send("migrate-set-capabilities", arguments={"capabilities": _switches(source)}),
+            running.qmp.send("migrate-set-parameters", arguments={"max-bandwidth": 1 << 40}),
+            running.qmp.send("getfd", fds=[file.fileno()], arguments={"fdname": "state"}),
+            running.qmp.send("migrate", arguments={"uri": "fd:state"}),
         ]
         running.qmp.events.clear()
         for number in sent:
@@ -156,15 +168,23 @@ def save_devices(running: Running, to: Path, *, with_memory: bool) -> None:
 
 def _switches(source: Source) -> list[dict[str, Any]]:
     """x-ignore-shared leaves out memory that is a file already; events tells us the end without asking."""
-    return [{"capability": "events", "state": True}, {"capability": "x-ignore-shared", "state": source.ram is not None}]
+    return [
+        {"capability": "events", "state": True},
+        {"capability": "x-ignore-shared", "state": source.ram is not None},
+    ]
 
 
 def wait_migrated(qmp: Qmp, what: str) -> None:
     """Wait for the end of a migration; raises `MachineError` if it failed."""
     ends = ("completed", "failed", "cancelled")
-    event = qmp.wait_event(lambda e: e["event"] == "MIGRATION" and e["data"]["status"] in ends, RESTORE_DEADLINE_S, what)
+    event = qmp.wait_event(
+        lambda e: e["event"] == "MIGRATION" and e["data"]["status"] in ends, RESTORE_DEADLINE_S, what
+    )
     if event["data"]["status"] != "completed":
-        raise MachineError(qmp.name, f"{what} {event['data']['status']}: {qmp.execute('query-migrate').get('error-desc', 'no reason given')}")
+        raise MachineError(
+            qmp.name,
+            f"{what} {event['data']['status']}: {qmp.execute('query-migrate').get('error-desc', 'no reason given')}",
+        )
 
 
 def explain(running: Running, error: MachineError) -> MachineError:

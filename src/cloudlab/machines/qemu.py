@@ -40,19 +40,41 @@ def arguments(spec: Spec, places: Places, plugged: tuple[str, ...] = ()) -> list
     """Return QEMU's arguments for one guest; @FD0@ to @FD2@ stand for the sockets of console, control and agent."""
     size = spec.memory // MIB
     words = ["-nodefaults", "-no-user-config", "-display", "none", "-msg", "timestamp=on"]
-    words += ["-machine", "q35,memory-backend=ram,vmport=off,smm=off", "-accel", _accelerator(spec), "-cpu", _CPU[spec.accelerator]]
+    words += [
+        "-machine",
+        "q35,memory-backend=ram,vmport=off,smm=off",
+        "-accel",
+        _accelerator(spec),
+        "-cpu",
+        _CPU[spec.accelerator],
+    ]
     words += ["-smp", f"{spec.cpus},maxcpus={max(MAX_CPUS, spec.cpus)}"]
     words += ["-m", f"{size}M,slots=4,maxmem={max(2 * GIB, 4 * spec.memory) // MIB}M"]
     words += ["-object", _memory(places, size)]
     words += ["-kernel", str(spec.kernel), "-initrd", str(spec.initrd), "-append", spec.kernel_parameters]
-    words += ["-chardev", f"socket,id=console,fd=@FD0@,server=on,wait=off,logfile={_comma(places.console_log)},logappend=on"]
+    words += [
+        "-chardev",
+        f"socket,id=console,fd=@FD0@,server=on,wait=off,logfile={_comma(places.console_log)},logappend=on",
+    ]
     words += ["-serial", "chardev:console"]
-    words += ["-chardev", "socket,id=control,fd=@FD1@,server=on,wait=off", "-mon", "chardev=control,mode=control"]
+    words += [
+        "-chardev",
+        "socket,id=control,fd=@FD1@,server=on,wait=off",
+        "-mon",
+        "chardev=control,mode=control",
+    ]
     words += ["-device", "virtio-serial-pci", "-chardev", "socket,id=agent,fd=@FD2@,server=on,wait=off"]
     words += ["-device", "virtserialport,chardev=agent,name=cloudlab.agent"]
     words += ["-netdev", f"stream,id=net0,server=on,addr.type=unix,addr.path={_comma(places.network)}"]
     words += ["-device", f"virtio-net-pci,id=nic0,netdev=net0,mac={places.mac},romfile="]
-    words += ["-device", "virtio-rng-pci", "-device", "virtio-balloon-pci,id=balloon", "-device", "pvpanic-pci"]
+    words += [
+        "-device",
+        "virtio-rng-pci",
+        "-device",
+        "virtio-balloon-pci,id=balloon",
+        "-device",
+        "pvpanic-pci",
+    ]
     for number in range(1, SLOTS + 1):
         words += ["-device", f"pcie-root-port,id=slot{number},chassis={number},slot={number}"]
     if spec.screen:
@@ -86,7 +108,10 @@ def find_qemu() -> str:
             example="sudo apt-get install --no-install-recommends qemu-system-x86 qemu-utils",
         )
     if version_of(path)[:2] < OLDEST:
-        raise UsageError(f"{path} is QEMU {'.'.join(map(str, version_of(path)))}.", allowed=f"{OLDEST[0]}.{OLDEST[1]} or newer")
+        raise UsageError(
+            f"{path} is QEMU {'.'.join(map(str, version_of(path)))}.",
+            allowed=f"{OLDEST[0]}.{OLDEST[1]} or newer",
+        )
     return path
 
 
@@ -96,7 +121,9 @@ def version_of(path: str) -> tuple[int, ...]:
     done = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=30, check=False)
     match = re.search(r"version (\d+)\.(\d+)\.(\d+)", done.stdout)
     if match is None:
-        raise CloudlabError(f"{path} --version says {done.stdout.strip()[:200]!r} {done.stderr.strip()[:200]!r}: is this QEMU?")
+        raise CloudlabError(
+            f"{path} --version says {done.stdout.strip()[:200]!r} {done.stderr.strip()[:200]!r}: is this QEMU?"
+        )
     return tuple(int(number) for number in match.groups())
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from cloudlab.errors import MachineError
@@ -29,14 +29,14 @@ class Qmp:
         threading.Thread(target=self._read, name=f"qmp-{name}", daemon=True).start()
         self.send("qmp_capabilities")
 
-    def send(self, command: str, *, fds: list[int] | None = None, **arguments: Any) -> int:
+    def send(self, command: str, *, arguments: dict[str, Any] | None = None, fds: Sequence[int] = ()) -> int:
         """Send a command without waiting; returns the number under which `answer` gives its result."""
         with self._changed:
             self._next += 1
-            line = json.dumps({"execute": command, "arguments": arguments, "id": self._next}).encode() + b"\n"
+            line = json.dumps({"execute": command, "arguments": arguments or {}, "id": self._next}).encode() + b"\n"
             try:
                 if fds:
-                    socket.send_fds(self._socket, [line], fds)
+                    socket.send_fds(self._socket, [line], list(fds))
                 else:
                     self._socket.sendall(line)
             except OSError as error:
@@ -59,9 +59,11 @@ class Qmp:
         """Send a command and wait for its result; underscores in names of arguments stand for hyphens."""
         named = {key.replace("_", "-"): value for key, value in arguments.items()}
         try:
-            return self.answer(self.send(command, **named), timeout_s)
+            return self.answer(self.send(command, arguments=named), timeout_s)
         except MachineError as error:
-            raise MachineError(error.machine, error.problem, command=f"{command} {json.dumps(named)}" if named else command) from error
+            raise MachineError(
+                error.machine, error.problem, command=f"{command} {json.dumps(named)}" if named else command
+            ) from error
 
     def wait_event(self, matches: Callable[[Event], bool], timeout_s: float, what: str) -> Event:
         """Wait for an event, one that has already come included; `what` says in the error what did not happen."""

@@ -30,10 +30,16 @@ class Spec:
     def __post_init__(self) -> None:
         if not 64 * MIB <= self.memory <= 64 * GIB:
             raise UsageError(
-                f"memory={self.memory // MIB}M is not a size for a guest.", allowed="64M to 64G", example='lab.machine("n1", memory="256M")'
+                f"memory={self.memory // MIB}M is not a size for a guest.",
+                allowed="64M to 64G",
+                example='lab.machine("n1", memory="256M")',
             )
         if not 1 <= self.cpus <= 16:
-            raise UsageError(f"cpus={self.cpus!r} is not a number of CPUs.", allowed="1 to 16", example='lab.machine("n1", cpus=2)')
+            raise UsageError(
+                f"cpus={self.cpus!r} is not a number of CPUs.",
+                allowed="1 to 16",
+                example='lab.machine("n1", cpus=2)',
+            )
 
     @property
     def kernel_parameters(self) -> str:
@@ -69,6 +75,8 @@ def check_name(name: str) -> str:
     """Return `name` if it can be a host name (RFC 1123, lower case); raises `UsageError` if not."""
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise UsageError(
-            f"{name!r} is not a name for a machine.", allowed="small letters, digits and hyphens, beginning with a letter, at most 32", example='lab.machine("n1")'
+            f"{name!r} is not a name for a machine.",
+            allowed="small letters, digits and hyphens, beginning with a letter, at most 32",
+            example='lab.machine("n1")',
         )
     return name

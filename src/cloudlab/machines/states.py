@@ -13,6 +13,7 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 from tqdm.auto import tqdm
@@ -29,7 +30,10 @@ _KEEP = 12  # templates; the least recently used go first
 _FORMAT = "1"
 
 # What most guests will use sooner or later: loaded once here instead of in every copy.
-_WARM_UP = "modprobe -a overlay veth bridge nf_tables nft_chain_nat nft_masq nft_ct >/dev/null 2>&1; ip link >/dev/null; hostname >/dev/null; ps >/dev/null; true"
+_WARM_UP = """
+modprobe -a overlay veth bridge nf_tables nft_chain_nat nft_masq nft_ct >/dev/null 2>&1
+for program in "ip link" hostname ps; do $program >/dev/null; done
+"""
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class Templates:
         place = self.directory / self.key(spec, image_key)
         if not _is_whole(place):
             self.directory.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.directory / f".{place.name}.lock", timeout=BOOT_DEADLINE_S * 2):
+            with FileLock(self.directory / ".lock", timeout=BOOT_DEADLINE_S * 4):
                 if not _is_whole(place):
                     self._build(place, spec)
         os.utime(place)
@@ -70,9 +74,9 @@ class Templates:
     def _build(self, place: Path, spec: Spec) -> None:
         require_room(self.directory, spec.memory + 64 * MIB, "a saved state")
         building = self.directory / f".building-{place.name}"
+        self._owner.remove_at_end(building)  # before it is there, so that no moment is left to be killed in
         shutil.rmtree(building, ignore_errors=True)
         building.mkdir()
-        self._owner.remove_at_end(building)
         try:
             with tqdm(total=3, desc="saved state", unit="step", leave=False) as bar:
                 self._boot_and_freeze(building, spec, bar)
@@ -83,7 +87,7 @@ class Templates:
             shutil.rmtree(building, ignore_errors=True)
         self._prune()
 
-    def _boot_and_freeze(self, place: Path, spec: Spec, bar: tqdm[None]) -> None:
+    def _boot_and_freeze(self, place: Path, spec: Spec, bar: Any) -> None:
         ram = place / "ram"
         with ram.open("wb") as file:
             file.truncate(spec.memory)
@@ -142,6 +146,6 @@ def _is_whole(place: Path) -> bool:
         record = json.loads((place / "template.json").read_text())
         ram = (place / "ram").stat()
         devices = hashlib.sha256((place / "devices").read_bytes()).hexdigest()
-        return record == {"ram": [ram.st_size, ram.st_mtime_ns], "devices": devices}
+        return bool(record == {"ram": [ram.st_size, ram.st_mtime_ns], "devices": devices})
     except (OSError, ValueError):
         return False

@@ -70,7 +70,9 @@ class Budget:
         return sum(private_memory(pid) if pid else _TYPICAL_GUEST for pid in self._pids.values())
 
     def __repr__(self) -> str:
-        return f"Budget({format_size(self.used)} of {format_size(self.memory)}, {len(self._pids)} of {self.guests} guests)"
+        return (
+            f"Budget({format_size(self.used)} of {format_size(self.memory)}, {len(self._pids)} of {self.guests} guests)"
+        )
 
 
 def private_memory(pid: int) -> int:

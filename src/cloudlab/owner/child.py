@@ -13,7 +13,9 @@ from cloudlab.errors import MachineError
 class Child:
     """A running program: `pid`, `name`, `log` (what it prints), `exit_status` once it has ended (-N: by signal N)."""
 
-    def __init__(self, name: str, pid: int, words: list[str], log: Path, send_signal: Callable[[int, int], None]) -> None:
+    def __init__(
+        self, name: str, pid: int, words: list[str], log: Path, send_signal: Callable[[int, int], None]
+    ) -> None:
         self.name, self.pid, self.words, self.log = name, pid, words, log
         self.exit_status: int | None = None
         self._send_signal = send_signal

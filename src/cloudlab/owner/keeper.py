@@ -5,15 +5,16 @@ The keeper notices (its socket ends, and the owner's pidfd becomes readable), ki
 lab's directory. If the keeper itself is killed, the kernel kills its children: PR_SET_PDEATHSIG (prctl(2)), which follows
 the *thread* that started them, and the keeper has only one.
 
-It runs alone (`python -I -S keeper.py FD DIRECTORY OWNER_PID`) and imports only what starts quickly.
-Messages are JSON lines. In: {"id", "spawn": [words], "log", "fds": count} with file descriptors attached, or
-{"id", "signal": number, "pid"}, or {"id", "remove": path}. Out: {"id", "pid"} or {"id", "error"}, and {"exited": pid, "status": number}.
+It runs alone (`python -I -S keeper.py SOCKET LOCK DIRECTORY OWNER_PID`) and imports only what starts quickly.
+Messages are JSON lines.
+In:  {"id", "spawn": [words], "log", "fds": count} with file descriptors attached,
+     {"id", "signal": number, "pid"}, {"id", "remove": path}.
+Out: {"id", "pid"} or {"id", "error"} for each, and {"exited": pid, "status": number} at a child's end.
 """
 
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import json
 import os
 import select
@@ -38,8 +39,6 @@ class Keeper:
         self._libc = ctypes.CDLL(None) if sys.platform == "linux" else None
         self._wake, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC) if hasattr(os, "pipe2") else _pipe()
         signal.set_wakeup_fd(wake)
-        self._lock = os.open(os.path.join(directory, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)  # held while we live: how others see that this lab is alive
         self._watched = [owner.fileno(), self._wake]
         if hasattr(os, "pidfd_open"):
             self._watched.append(os.pidfd_open(owner_pid))  # a forked copy of the owner may hold the socket open
@@ -159,8 +158,11 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)  # Ctrl-C in the notebook is not meant for the guests
     for number in (signal.SIGCHLD, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
-    fd, directory, owner_pid = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-    Keeper(socket.socket(fileno=fd), directory, owner_pid).serve()
+    line, lock, directory, owner_pid = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+    os.set_inheritable(
+        lock, False
+    )  # locked by the owner and open here as long as we live: how others see that the lab is alive
+    Keeper(socket.socket(fileno=line), directory, owner_pid).serve()
 
 
 if __name__ == "__main__":

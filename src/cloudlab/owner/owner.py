@@ -47,11 +47,18 @@ class Owner:
         atexit.register(self.close)
 
     def _start_keeper(self, theirs: socket.socket) -> subprocess.Popen[bytes]:
-        words = [sys.executable, "-I", "-S", keeper.__file__, str(theirs.fileno()), str(self.directory), str(os.getpid())]
-        with theirs:
+        lock = os.open(self.path("lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX)  # before the keeper starts: this lab is never seen as dead
+        ends = [theirs.fileno(), lock]
+        words = [sys.executable, "-I", "-S", keeper.__file__, *map(str, ends), str(self.directory), str(os.getpid())]
+        environment = {"LC_ALL": "C.UTF-8", "PATH": os.environ.get("PATH", os.defpath)}
+        try:
             return subprocess.Popen(
-                words, pass_fds=[theirs.fileno()], start_new_session=True, stdin=subprocess.DEVNULL, cwd="/", env={"LC_ALL": "C.UTF-8", "PATH": os.environ.get("PATH", os.defpath)}
+                words, pass_fds=ends, start_new_session=True, stdin=subprocess.DEVNULL, cwd="/", env=environment
             )
+        finally:
+            theirs.close()
+            os.close(lock)
 
     def path(self, name: str) -> Path:
         """Return the path of a file of this lab."""
@@ -98,13 +105,17 @@ class Owner:
             raise self._keeper_gone() from error
         with self._answered:
             if not self._answered.wait_for(lambda: number in self._answers or self._closed, _ANSWER_DEADLINE_S):
-                raise CloudlabError(f"the lab's keeper (process {self._keeper.pid}) did not answer within {_ANSWER_DEADLINE_S:.0f} s")
+                raise CloudlabError(
+                    f"the lab's keeper (process {self._keeper.pid}) did not answer within {_ANSWER_DEADLINE_S:.0f} s"
+                )
             if number not in self._answers:
                 raise self._keeper_gone()
             return self._answers.pop(number)
 
     def _keeper_gone(self) -> CloudlabError:
-        return CloudlabError(f"this lab ({self.id}) has ended: its keeper (process {self._keeper.pid}) is gone. Way out: lab = Lab()")
+        return CloudlabError(
+            f"this lab ({self.id}) has ended: its keeper (process {self._keeper.pid}) is gone. Way out: lab = Lab()"
+        )
 
     def _listen(self) -> None:
         buffer = b""
@@ -172,7 +183,11 @@ class LabRecord:
 
 def labs() -> list[LabRecord]:
     """Return every lab of this user, alive or dead. Alive means: its keeper holds the lock (flock(2))."""
-    return [_read_record(path) for path in sorted(labs_directory().iterdir()) if (path / "lock").exists() or (path / "lab.json").exists()]
+    return [
+        _read_record(path)
+        for path in sorted(labs_directory().iterdir())
+        if (path / "lock").exists() or (path / "lab.json").exists()
+    ]
 
 
 def remove_dead() -> list[LabRecord]:

@@ -20,7 +20,13 @@ def wait_showing(what: str, wait: Callable[[float], bool], timeout_s: float) -> 
         return True
     if timeout_s <= _QUIET_S:
         return False
-    with tqdm(total=round(timeout_s), desc=what, unit="s", leave=False, bar_format="{desc}: {n:.0f} of at most {total_fmt} s") as bar:
+    with tqdm(
+        total=round(timeout_s),
+        desc=what,
+        unit="s",
+        leave=False,
+        bar_format="{desc}: {n:.0f} of at most {total_fmt} s",
+    ) as bar:
         while (passed := time.monotonic() - began) < timeout_s:
             bar.n = passed
             bar.refresh()

@@ -35,9 +35,7 @@ def check(path: Path) -> list[str]:
     try:
         findings = [str(stale) for stale in translations(path)]
         if outdated(path):
-            findings.append(
-                f"{path.stem}.ipynb is not built from this source: run `python -m cloudlab.teaching build`"
-            )
+            findings.append(f"{path.stem}.ipynb is not built from this source: run `python -m cloudlab.teaching build`")
     except UsageError:
         findings = []  # the source can't be read; hygiene says why
     return findings + hygiene(path)
@@ -60,9 +58,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     }
     built = command("build", _build, "run lessons and write their notebooks in both languages")
     built.add_argument("paths", **some)  # type: ignore[arg-type]
-    built.add_argument(
-        "--no-execute", action="store_true", help="only the texts: keep the outputs of unchanged code"
-    )
+    built.add_argument("--no-execute", action="store_true", help="only the texts: keep the outputs of unchanged code")
     command("check", _check, "tell all that is wrong with lessons").add_argument("paths", **some)  # type: ignore[arg-type]
     for name, run, about in (
         ("stamp", _stamp, "mark the Chinese as checked against the present English"),

@@ -160,10 +160,7 @@ def _code(notebook: Any) -> list[Any]:
 
 def _content(notebook: Any) -> str:
     """All of a notebook that comes from its source, and nothing that comes from running it."""
-    cells = [
-        (cell["id"], cell["cell_type"], _joined(cell["source"]), cell["metadata"])
-        for cell in notebook["cells"]
-    ]
+    cells = [(cell["id"], cell["cell_type"], _joined(cell["source"]), cell["metadata"]) for cell in notebook["cells"]]
     return json.dumps([notebook["metadata"], cells], sort_keys=True)
 
 

@@ -21,9 +21,7 @@ def export(path: Path, lang: str, edition: str, to: Path) -> Path:
     It is made from the committed notebook: UsageError when that is not up to date.
     """
     if edition not in EDITIONS:
-        raise UsageError(
-            f"{edition!r} is not an edition.", allowed=" or ".join(EDITIONS), example='"student"'
-        )
+        raise UsageError(f"{edition!r} is not an edition.", allowed=" or ".join(EDITIONS), example='"student"')
     committed = notebook_path(path, lang)
     if outdated(path):
         raise UsageError(

@@ -53,9 +53,7 @@ def _cells_are_small(source: LessonSource) -> Iterator[str]:
             yield _at(source, cell, f"{len(lines)} lines of code, allowed are {CODE_LINES}")
         for line in lines:
             if len(line) > CODE_WIDTH:
-                yield _at(
-                    source, cell, f"a line of {len(line)} characters, allowed are {CODE_WIDTH}: {line[:40]}…"
-                )
+                yield _at(source, cell, f"a line of {len(line)} characters, allowed are {CODE_WIDTH}: {line[:40]}…")
 
 
 def _texts_are_short(source: LessonSource) -> Iterator[str]:
@@ -74,9 +72,7 @@ def _headings_are_ordered(source: LessonSource) -> Iterator[str]:
             yield f"{source.path.name}: {len(tops)} headings # in {lang}; one is allowed, in the first cell"
         for (_, before), (cell, level) in pairwise(levels):
             if level > before + 1:
-                yield _at(
-                    source, cell, f"a heading of level {level} after one of level {before} skips a level"
-                )
+                yield _at(source, cell, f"a heading of level {level} after one of level {before} skips a level")
 
 
 def _nothing_is_loaded_from_the_network(source: LessonSource) -> Iterator[str]:
@@ -180,9 +176,7 @@ def _readable(outputs: list[dict[str, Any]]) -> str:
     kept = [
         {
             **output,
-            "data": {
-                kind: data for kind, data in output.get("data", {}).items() if not kind.startswith("image/")
-            },
+            "data": {kind: data for kind, data in output.get("data", {}).items() if not kind.startswith("image/")},
         }
         for output in outputs
     ]

@@ -91,9 +91,7 @@ def _right(question: Question, given: Any, measured: Any) -> bool:
 
 def _number_right(question: Question, given: float, truth: Any) -> bool:
     if question.low is not None or question.high is not None:
-        return (question.low is None or question.low <= given) and (
-            question.high is None or given <= question.high
-        )
+        return (question.low is None or question.low <= given) and (question.high is None or given <= question.high)
     if question.factor is not None:
         if not truth > 0:
             raise UsageError(
@@ -103,9 +101,7 @@ def _number_right(question: Question, given: float, truth: Any) -> bool:
             )
         return bool(truth / question.factor <= given <= truth * question.factor)
     # 0.1 + 0.2 is right where 0.3 is asked, even with no tolerance given.
-    return math.isclose(
-        given, truth, rel_tol=max(question.relative, 1e-9), abs_tol=max(question.tolerance, 1e-12)
-    )
+    return math.isclose(given, truth, rel_tol=max(question.relative, 1e-9), abs_tol=max(question.tolerance, 1e-12))
 
 
 def fold(item: object) -> object:

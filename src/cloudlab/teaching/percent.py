@@ -205,9 +205,7 @@ def _header(path: Path, table: Any) -> Header:
         )
     title, minutes = table.get("title"), table.get("minutes")
     if not isinstance(title, dict) or title.keys() != {"en", "zh"}:
-        raise UsageError(
-            f"{path}: the title is not in both languages.", allowed="en and zh", example=_EXAMPLE
-        )
+        raise UsageError(f"{path}: the title is not in both languages.", allowed="en and zh", example=_EXAMPLE)
     if not isinstance(minutes, int):
         raise UsageError(f"{path}: minutes is {minutes!r}.", allowed="a whole number", example="minutes: 30")
     lists = {key: _texts(path, key, table.get(key, [])) for key in ("ids", "partly", "told", "needs")}

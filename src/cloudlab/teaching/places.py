@@ -84,9 +84,7 @@ def notebook_path(source: Path, lang: str) -> Path:
 def require_lang(lang: str) -> None:
     """Raise UsageError unless `lang` is a language that lessons are written in."""
     if lang not in LANGS:
-        raise UsageError(
-            f"{lang!r} is not a language of the lessons.", allowed=" or ".join(LANGS), example='"zh"'
-        )
+        raise UsageError(f"{lang!r} is not a language of the lessons.", allowed=" or ".join(LANGS), example='"zh"')
 
 
 def _id(path: Path, suffix: str) -> str:

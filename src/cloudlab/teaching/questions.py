@@ -119,8 +119,7 @@ def _check_answer(table: dict[str, Any], where: str) -> None:
     kind, answer, choices = Kind(table["kind"]), table.get("answer"), table.get("choices", [])
     good = {
         Kind.NUMBER: _is_number(answer) or (answer is None and bool({"low", "high"} & table.keys())),
-        Kind.TEXT: isinstance(answer, str)
-        or (isinstance(answer, list) and all(isinstance(a, str) for a in answer)),
+        Kind.TEXT: isinstance(answer, str) or (isinstance(answer, list) and all(isinstance(a, str) for a in answer)),
         Kind.CHOICE: answer in choices and all(isinstance(c, str) for c in choices),
         Kind.BOOL: isinstance(answer, bool),
         Kind.SET: isinstance(answer, list),
@@ -144,9 +143,7 @@ def _is_number(value: object) -> bool:
 
 def _bilingual(value: Any, where: str) -> Bilingual:
     if not (
-        isinstance(value, dict)
-        and value.keys() == {"en", "zh"}
-        and all(isinstance(v, str) for v in value.values())
+        isinstance(value, dict) and value.keys() == {"en", "zh"} and all(isinstance(v, str) for v in value.values())
     ):
         raise UsageError(
             f"{where} is not in both languages.",

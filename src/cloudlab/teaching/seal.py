@@ -87,9 +87,7 @@ def seal_file(path: Path) -> bool:
 
 def unsealed(question: dict[str, Any]) -> list[str]:
     """The places of one question table that still stand in plain text."""
-    return [
-        f"{question.get('id')}.{key}" for key in SECRETS if key in question and not is_sealed(question[key])
-    ]
+    return [f"{question.get('id')}.{key}" for key in SECRETS if key in question and not is_sealed(question[key])]
 
 
 def read_questions(path: Path) -> list[dict[str, Any]]:

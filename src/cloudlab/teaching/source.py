@@ -38,9 +38,7 @@ def show_source(*objects: object) -> Source:
     """
     if not objects:
         raise _no_source("nothing")
-    return Source(
-        "\n\n".join(f"# {_file_of(thing)}\n{_text_of(thing)}" for thing in map(_function_of, objects))
-    )
+    return Source("\n\n".join(f"# {_file_of(thing)}\n{_text_of(thing)}" for thing in map(_function_of, objects)))
 
 
 def _function_of(thing: object) -> object:

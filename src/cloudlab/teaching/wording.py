@@ -75,8 +75,7 @@ def not_predicted(question: Question) -> Bilingual:
     return Bilingual(
         f"Prediction {question.id} is open: {question.ask.en} "
         "Write a guess in place of the three dots ...; a wrong guess costs nothing and teaches most.",
-        f"第 {question.id} 题等待预测：{question.ask.zh}"
-        "请把三个点 ... 换成你的猜测；猜错不扣分，反而学得最多。",
+        f"第 {question.id} 题等待预测：{question.ask.zh}请把三个点 ... 换成你的猜测；猜错不扣分，反而学得最多。",
     )
 
 
@@ -84,9 +83,7 @@ def progress(total: int, still_open: list[int]) -> Bilingual:
     """How many questions are right, and which are left."""
     done, numbers = total - len(still_open), ", ".join(map(str, still_open))
     en = f"{done} of {total} right" + (f"; still open: {numbers}." if still_open else ".")
-    return Bilingual(
-        en, f"共 {total} 题，答对 {done} 题" + (f"；待完成：{numbers}。" if still_open else "。")
-    )
+    return Bilingual(en, f"共 {total} 题，答对 {done} 题" + (f"；待完成：{numbers}。" if still_open else "。"))
 
 
 def _cut(text: str, limit: int = 80) -> str:
