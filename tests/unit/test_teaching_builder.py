@@ -45,6 +45,7 @@ total = ...
 lesson.check(1, total)
 
 # %% tags=["solution"]
+# A solution
 total = 1 + 1
 lesson.check(1, total)
 
@@ -115,10 +116,8 @@ def test_an_exercise_left_open_and_an_error_that_is_meant_are_part_of_the_notebo
 
 
 def test_solutions_are_folded_away(executed: Path) -> None:
-    hidden = [
-        cell["metadata"].get("jupyter", {}).get("source_hidden") for cell in notebook(executed)["cells"]
-    ]
-    assert hidden == [None, None, True, None]
+    hidden = [cell["metadata"].get("jupyter") for cell in notebook(executed)["cells"]]
+    assert hidden == [None, None, {"source_hidden": True, "outputs_hidden": True}, None]
 
 
 def test_nothing_that_varies_is_kept(executed: Path) -> None:
@@ -176,9 +175,7 @@ def test_building_again_writes_the_same_bytes(built: Path) -> None:
 
 
 def test_a_missing_translation_shows_the_english(tmp_path: Path) -> None:
-    path = write(
-        tmp_path, LESSON.replace('# %% [markdown] lang="zh"\n# # 一台计算机\n#\n# 它会做加法。\n\n', "")
-    )
+    path = write(tmp_path, LESSON.replace('# %% [markdown] lang="zh"\n# # 一台计算机\n#\n# 它会做加法。\n\n', ""))
     build(path, execute=False)
     assert "".join(notebook(path, ".zh.ipynb")["cells"][0]["source"]).endswith("It adds.")
 
@@ -189,7 +186,7 @@ def test_a_cell_that_fails_is_named_and_nothing_is_written(tmp_path: Path) -> No
         build(path)
     said = str(caught.value)
     assert "lesson 0-ground/01-a-computer: cell 3 failed with ZeroDivisionError: division by zero" in said
-    assert "command: total = 1 / 0" in said
+    assert "total = 1 / 0" in said
     assert "  | ZeroDivisionError: division by zero" in said
     assert "\x1b" not in said
     assert f"repair 01-a-computer.py:{LESSON[: LESSON.index('# %% tags')].count(chr(10)) + 1}" in said
@@ -259,10 +256,7 @@ def test_the_commands_from_seal_to_export(
     assert main(["seal", str(built)]) == 0
     assert main(["reveal", str(built)]) == 0
     assert "| 1 | What is 1 + 1? | 2 |" in capsys.readouterr().out
-    assert (
-        main(["export", str(built), "--lang", "zh", "--edition", "teacher", "--to", str(tmp_path / "out")])
-        == 0
-    )
+    assert main(["export", str(built), "--lang", "zh", "--edition", "teacher", "--to", str(tmp_path / "out")]) == 0
     assert (tmp_path / "out" / "01-a-computer.zh.teacher.ipynb").is_file()
     assert main(["build", "--no-execute", str(built)]) == 0
 
@@ -281,9 +275,7 @@ def test_check_ends_with_1_and_tells_all_it_found(
     assert "1 translations stamped" in capsys.readouterr().out
 
 
-def test_a_wrong_call_ends_with_2_and_says_what_works(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_wrong_call_ends_with_2_and_says_what_works(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["build", str(tmp_path / "none.py")]) == 2
     assert "is not a lesson" in capsys.readouterr().err
     assert main(["reveal", str(tmp_path / "none.py")]) == 2

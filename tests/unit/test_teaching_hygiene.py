@@ -49,10 +49,7 @@ def markdown(text: str) -> str:
 
 
 def test_a_lesson_in_order_has_no_findings(tmp_path: Path) -> None:
-    assert (
-        hygiene(lesson(tmp_path, markdown("## Part\n\n![A star of four hosts](star.svg)") + "# %%\n1 + 1\n"))
-        == []
-    )
+    assert hygiene(lesson(tmp_path, markdown("## Part\n\n![A star of four hosts](star.svg)") + "# %%\n1 + 1\n")) == []
 
 
 @pytest.mark.parametrize(
@@ -123,9 +120,7 @@ def test_only_a_lesson_proper_is_warned_about_its_length(tmp_path: Path) -> None
 
 
 def test_a_header_names_only_points_of_the_lecture_and_tells_only_what_may_be_told(tmp_path: Path) -> None:
-    header = HEADER.replace(
-        "kind: example", 'kind: example\n#     ids: ["9.99"]\n#     told: ["1.01", "1.06"]'
-    )
+    header = HEADER.replace("kind: example", 'kind: example\n#     ids: ["9.99"]\n#     told: ["1.01", "1.06"]')
     assert hygiene(lesson(tmp_path, header=header)) == [
         "01-a-computer.py: the lecture has no point 9.99",
         "01-a-computer.py: point 1.06 has to be run by a lesson, not only told",
@@ -134,15 +129,11 @@ def test_a_header_names_only_points_of_the_lecture_and_tells_only_what_may_be_to
 
 def test_a_source_that_can_not_be_read_is_a_finding(tmp_path: Path) -> None:
     path = lesson(tmp_path)
-    path.write_text(
-        path.read_text(encoding="utf-8").replace("minutes: 30", "minutes: half"), encoding="utf-8"
-    )
+    path.write_text(path.read_text(encoding="utf-8").replace("minutes: 30", "minutes: half"), encoding="utf-8")
     assert "minutes is 'half'" in hygiene(path)[0]
 
 
-def committed(
-    path: Path, outputs: list[dict[str, object]], count: int | None = 1, tags: tuple[str, ...] = ()
-) -> None:
+def committed(path: Path, outputs: list[dict[str, object]], count: int | None = 1, tags: tuple[str, ...] = ()) -> None:
     cell = {
         "cell_type": "code",
         "source": [],
@@ -174,9 +165,7 @@ def test_a_path_of_the_builders_computer_in_an_output_is_found(tmp_path: Path, t
 
 def test_letters_of_a_picture_are_not_taken_for_a_path(tmp_path: Path) -> None:
     path = lesson(tmp_path)
-    committed(
-        path, [{"output_type": "display_data", "metadata": {}, "data": {"image/png": "iVBOR/tmp/AAAA"}}]
-    )
+    committed(path, [{"output_type": "display_data", "metadata": {}, "data": {"image/png": "iVBOR/tmp/AAAA"}}])
     assert hygiene(path) == []
 
 
@@ -198,9 +187,7 @@ def test_the_lecture_has_its_points_in_order_in_both_languages() -> None:
 
 
 def test_a_point_is_covered_by_running_it_and_a_told_one_by_telling_it(tmp_path: Path) -> None:
-    header = HEADER.replace(
-        "kind: example", 'ids: ["2.01"]\n#     partly: ["2.02"]\n#     told: ["1.01", "2.03"]'
-    )
+    header = HEADER.replace("kind: example", 'ids: ["2.01"]\n#     partly: ["2.02"]\n#     told: ["1.01", "2.03"]')
     path = lesson(tmp_path, header=header)
     rows = {row.point.id: row for row in coverage(tmp_path)}
     assert rows["2.01"].run == (path,)

@@ -47,9 +47,7 @@ def said(capsys: pytest.CaptureFixture[str]) -> list[str]:
     return capsys.readouterr().out.splitlines()
 
 
-def test_a_right_answer_is_explained_in_both_languages(
-    lesson: Lesson, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_right_answer_is_explained_in_both_languages(lesson: Lesson, capsys: pytest.CaptureFixture[str]) -> None:
     lesson.check(1, 42)
     assert said(capsys) == ["✓ Question 1: right. Each one traps.", "✓ 第 1 题：正确。每次都陷入。"]
     assert lesson.results == {1: True}
@@ -68,27 +66,21 @@ def test_a_wrong_answer_gets_a_hint_then_a_further_one_and_never_the_explanation
     assert lesson.results == {1: False}
 
 
-def test_the_hint_is_repeated_where_there_is_no_further_one(
-    lesson: Lesson, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_hint_is_repeated_where_there_is_no_further_one(lesson: Lesson, capsys: pytest.CaptureFixture[str]) -> None:
     lesson.check(2, 1, measured=20)
     first = said(capsys)
     lesson.check(2, 1, measured=20)
     assert said(capsys) == first
 
 
-def test_an_estimate_is_compared_with_what_was_measured(
-    lesson: Lesson, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_estimate_is_compared_with_what_was_measured(lesson: Lesson, capsys: pytest.CaptureFixture[str]) -> None:
     lesson.check(2, 15, measured=20.123)
     out = said(capsys)
     assert out[0] == "✓ Question 2: right. Emulation costs."
     assert "20.1" not in "".join(out), "a measured value differs from run to run and may not be printed"
 
 
-def test_three_dots_are_an_open_question_and_no_attempt(
-    lesson: Lesson, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_three_dots_are_an_open_question_and_no_attempt(lesson: Lesson, capsys: pytest.CaptureFixture[str]) -> None:
     lesson.check(1, ...)
     out = said(capsys)
     assert out[0] == (
@@ -122,9 +114,7 @@ def test_a_prediction_is_one_line_a_language_and_does_not_tell_the_answer(
     assert lesson.results == {}
 
 
-def test_a_prediction_not_made_is_asked_for_kindly(
-    lesson: Lesson, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_prediction_not_made_is_asked_for_kindly(lesson: Lesson, capsys: pytest.CaptureFixture[str]) -> None:
     lesson.predict(1, ...)
     out = said(capsys)
     assert out[0].startswith("… Prediction 1 is open: How many system calls? Write a guess")
@@ -142,17 +132,13 @@ def test_a_later_right_answer_recalls_the_prediction_that_was_different(
     ]
 
 
-def test_a_prediction_that_came_true_is_not_repeated(
-    lesson: Lesson, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_prediction_that_came_true_is_not_repeated(lesson: Lesson, capsys: pytest.CaptureFixture[str]) -> None:
     lesson.predict(1, 42)
     lesson.check(1, 42)
     assert "predicted" not in said(capsys)[2]
 
 
-def test_sets_are_shown_in_the_same_order_in_every_run(
-    lesson: Lesson, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_sets_are_shown_in_the_same_order_in_every_run(lesson: Lesson, capsys: pytest.CaptureFixture[str]) -> None:
     lesson.predict(1, {"pid", "mnt", "net"})
     assert "{'mnt', 'net', 'pid'}" in said(capsys)[0]
 

@@ -69,9 +69,7 @@ def test_white_space_does_not_change_the_hash_and_words_do() -> None:
         ("# %% [markdown]\n# Text.\n", [("unmarked", 9)]),
     ],
 )
-def test_translations_that_are_not_in_order(
-    tmp_path: Path, cells: str, problems: list[tuple[str, int]]
-) -> None:
+def test_translations_that_are_not_in_order(tmp_path: Path, cells: str, problems: list[tuple[str, int]]) -> None:
     found = translations(lesson(tmp_path, HEADER + cells))
     assert [(stale.problem, stale.line) for stale in found] == problems
 

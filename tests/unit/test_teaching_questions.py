@@ -59,9 +59,7 @@ def test_sealing_hides_answers_and_explanations_and_keeps_all_other_text(tmp_pat
     assert "Six times" not in text
     assert '"memory"' not in text
     kept = [
-        line
-        for line in PLAIN.splitlines()
-        if line.startswith(("#", "id", "kind", "ask", "tol", "hint", "answer = 7"))
+        line for line in PLAIN.splitlines() if line.startswith(("#", "id", "kind", "ask", "tol", "hint", "answer = 7"))
     ]
     assert [line for line in text.splitlines() if line in kept] == kept
 
@@ -101,9 +99,7 @@ def test_a_damaged_or_borrowed_seal_is_refused_with_the_place_it_stands_in(text:
 
 
 def test_an_answer_written_so_that_it_cannot_be_sealed_is_refused_and_left_alone(tmp_path: Path) -> None:
-    text = COMMON.replace(
-        'explanation = { en = "e", zh = "解释" }', 'explanation.en = "e"\nexplanation.zh = "解释"'
-    )
+    text = COMMON.replace('explanation = { en = "e", zh = "解释" }', 'explanation.en = "e"\nexplanation.zh = "解释"')
     path = questions(tmp_path, text + 'kind = "bool"\nanswer = true\n')
     with pytest.raises(UsageError, match=r"1\.explanation"):
         seal_file(path)

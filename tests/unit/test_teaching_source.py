@@ -42,9 +42,7 @@ def test_modules_and_packages_are_named_by_their_files() -> None:
 
 def test_several_objects_are_shown_one_after_the_other() -> None:
     text = repr(show_source(parse_size, Lesson.predict))
-    assert (
-        text.index("def parse_size") < text.index("# cloudlab/teaching/lesson.py") < text.index("def predict")
-    )
+    assert text.index("def parse_size") < text.index("# cloudlab/teaching/lesson.py") < text.index("def predict")
 
 
 def test_jupyter_gets_a_fence_to_colour_and_no_path_of_this_computer() -> None:

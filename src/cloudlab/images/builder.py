@@ -1,95 +1,116 @@
-"""From recipe to image: choose files, add the agent and the boot files, write the kernel and the initramfs."""
+"""From recipe to image: choose files, add the agent and the boot files; what is left is a kernel and a file tree."""
 
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm.auto import tqdm
-
 from cloudlab.errors import CloudlabError
+from cloudlab.images.apt import Package
 from cloudlab.images.compiler import compile_static
 from cloudlab.images.debs import read_package
 from cloudlab.images.kernel import Modules, extract_vmlinux
-from cloudlab.images.packages import Package
-from cloudlab.images.recipe import Recipe
+from cloudlab.images.recipe import Recipe, is_program
 from cloudlab.images.select import closure, match
 from cloudlab.images.tree import Tree
+from cloudlab.progress import progress
 
-FORMAT = "1"  # of what this module writes: another number makes every image anew
+FORMAT = "2"  # of what this module writes: another number makes every image anew
 _STEPS = ("unpack packages", "choose files", "kernel and modules", "agent")
+_DIRECTORIES = (
+    *("dev", "etc", "home/student", "mnt", "opt", "proc", "root", "run", "srv", "sys"),
+    *("usr/bin", "usr/lib64", "var/lib", "var/log"),
+)
+_LINKS = {
+    "bin": "usr/bin",
+    "sbin": "usr/bin",
+    "lib": "usr/lib",
+    "lib64": "usr/lib64",
+    "usr/sbin": "bin",
+    "var/run": "/run",
+    "var/tmp": "/tmp",
+    "etc/mtab": "/proc/self/mounts",
+}
 
 
 @dataclass
 class Built:
-    """What a build made: the kernel (ELF), the root file system, and which packages gave something to it."""
+    """What a build made: the kernel (ELF), the root file system, and which packages gave something to them.
+
+    `release` is what `uname -r` will say; `absent` has a line for each thing the recipe names and the packages
+    don't have, which is a mistake in the recipe unless the packages are others than those it was tested with.
+    """
 
     vmlinux: bytes
     root: Tree
+    release: str
     used: list[Package]
-    step_s: dict[str, float] = field(default_factory=dict)
+    absent: list[str]
 
 
 def build(recipe: Recipe, packages: Mapping[Package, Path], tools: Path) -> Built:
     """Make the image in memory from package files; equal packages give equal bytes."""
-    times: dict[str, float] = {}
-    with tqdm(total=len(_STEPS), desc=f"image {recipe.name}", unit="step", leave=False) as bar:
+    with progress(len(_STEPS), f"image {recipe.name}", unit="step") as bar:
 
         @contextmanager
         def step(name: str) -> Iterator[None]:
             bar.set_postfix_str(name)
-            began = time.monotonic()
             yield
-            times[name] = time.monotonic() - began
             bar.update()
 
         with step("unpack packages"):
-            with ThreadPoolExecutor(2) as pool:  # decompression runs outside Python's lock
-                trees = dict(zip(packages, pool.map(read_package, packages.values()), strict=True))
+            trees = _unpack(packages)
         with step("choose files"):
-            root = _choose(recipe, {package.name: tree for package, tree in trees.items()})
-            used = [package for package, tree in trees.items() if _gave(package, tree, root)]
+            root, absent = _choose(recipe, {package.name: tree for package, tree in trees.items()})
+            used = [package for package, tree in trees.items() if _gave(tree, root)]
         with step("kernel and modules"):
-            kernel_files = _kernel_files(trees)
+            kernel_files = _kernel_files(trees.values())
             vmlinux = extract_vmlinux(_vmlinuz(kernel_files))
             modules = Modules(kernel_files)
-            modules.add_to(root, [*recipe.boot_modules, *recipe.modules])
-            boot = [f"/{modules.path_of[name]}" for name in modules.closure(recipe.boot_modules)]
-            root.add_file("etc/boot-modules", "".join(re.sub(r"\.ko\.\w+$", ".ko", path) + "\n" for path in boot))
+            absent += _add_modules(recipe, modules, root)
         with step("agent"):
             root.add_file("usr/libexec/cloudlab-agent", compile_static(recipe.agent_source, tools), 0o755)
-    return Built(vmlinux, _finish(recipe, root), sorted(used), times)
+    _finish(recipe, root)
+    return Built(vmlinux, root, modules.release, used, absent)
 
 
-def _choose(recipe: Recipe, trees: Mapping[str, Tree]) -> Tree:
+def _unpack(packages: Mapping[Package, Path]) -> dict[Package, Tree]:
+    """In the order of their names: where two packages bring the same path, it is always the same one that counts."""
+    ordered = sorted(packages)
+    with ThreadPoolExecutor(2) as pool:  # decompression runs outside Python's lock
+        return dict(zip(ordered, pool.map(read_package, [packages[package] for package in ordered]), strict=True))
+
+
+def _choose(recipe: Recipe, trees: Mapping[str, Tree]) -> tuple[Tree, list[str]]:
     everything = Tree()
     for tree in trees.values():
         everything.update(tree)
-    wanted = []
+    wanted, absent = list[str](), list[str]()
     for package, patterns in recipe.take.items():
-        if package not in trees:
-            raise CloudlabError(f"recipe {recipe.name!r} takes files of {package!r}, but that package did not come")
-        try:
-            wanted += match(trees[package], patterns)
-        except CloudlabError as error:
-            raise CloudlabError(f"recipe {recipe.name!r}, package {package!r}: {error}") from error
-    return closure(everything, wanted)
+        found, missing = match(trees.get(package, Tree()), patterns)
+        wanted += found
+        absent += [f"{package} has no file {pattern!r}" for pattern in missing]
+    root, unmet = closure(everything, wanted)
+    return root, absent + unmet
 
 
-def _gave(package: Package, tree: Tree, root: Tree) -> bool:
-    return package.name.startswith("linux-") or any(root.get(path) is entry for path, entry in tree.items())
+def _gave(tree: Tree, root: Tree) -> bool:
+    return _is_kernel(tree) or any(root.get(path) is entry for path, entry in tree.items())
 
 
-def _kernel_files(trees: Mapping[Package, Tree]) -> Tree:
+def _is_kernel(tree: Tree) -> bool:
+    return any(path.startswith(("boot/vmlinuz-", "usr/lib/modules/")) for path in tree)
+
+
+def _kernel_files(trees: Iterable[Tree]) -> Tree:
     """The kernel and its modules: one package in Debian, two in Ubuntu."""
     files = Tree()
-    for package, tree in trees.items():
-        if package.name.startswith("linux-"):
+    for tree in trees:
+        if _is_kernel(tree):
             files.update(tree)
     return files
 
@@ -101,35 +122,40 @@ def _vmlinuz(files: Tree) -> bytes:
     raise CloudlabError("no package brought a kernel (boot/vmlinuz-…)")
 
 
-def _finish(recipe: Recipe, root: Tree) -> Tree:
+def _add_modules(recipe: Recipe, modules: Modules, root: Tree) -> list[str]:
+    """Add the recipe's modules and the list of those that init loads; returns a line for each that is absent."""
+    there, absent = list(recipe.boot_modules), list[str]()
+    for name in recipe.modules:
+        try:
+            modules.closure([name])
+            there.append(name)
+        except CloudlabError as error:
+            absent.append(str(error))
+    modules.add_to(root, there)
+    boot = [f"/{modules.guest_path(name)}\n" for name in modules.closure(recipe.boot_modules)]
+    root.add_file("etc/boot-modules", "".join(boot))
+    return absent
+
+
+def _finish(recipe: Recipe, root: Tree) -> None:
     """Add what the recipe itself brings, the links that installing would make, and busybox for all the rest."""
-    for directory in ("dev", "etc", "home/student", "mnt", "opt", "proc", "root", "run", "srv", "sys", "usr/bin", "usr/lib64", "var/lib", "var/log"):
+    for directory in _DIRECTORIES:
         root.add_directory(directory)
     root.add_directory("tmp", 0o1777)
-    for top in ("bin", "lib", "lib64"):
-        root.add_link(top, f"usr/{top}")
-    root.add_link("sbin", "usr/bin")
-    root.add_link("usr/sbin", "bin")
-    root.add_link("var/run", "/run")
-    root.add_link("var/tmp", "/tmp")
-    root.add_link("etc/mtab", "/proc/self/mounts")
-    for path, target in recipe.links.items():
+    for path, target in {**_LINKS, **recipe.links}.items():
         root.add_link(path, target)
     for file in recipe.files():
-        mode = 0o755 if file.stat().st_mode & 0o100 else 0o644
+        mode = 0o755 if is_program(file) else 0o644
         root.add_file(file.relative_to(recipe.directory / "files").as_posix(), file.read_bytes(), mode)
     if "usr/bin/busybox" in root:
         for applet in busybox_applets(root["usr/bin/busybox"].data):
             if f"usr/bin/{applet}" not in root:
                 root.add_link(f"usr/bin/{applet}", "busybox")
-    return root.with_parents()
 
 
 def busybox_applets(program: bytes) -> list[str]:
-    """Read the names of busybox's applets out of the program itself: a sorted, NUL-separated list that begins "[", "[["."""
-    start = program.find(b"\0[\0[[\0") + 1
-    if not start:
+    """Read the names of busybox's applets out of the program itself: sorted, NUL behind each, "[" and "[[" first."""
+    names = re.search(rb"\[\0\[\[\0(?:[a-z0-9_.\-]+\0){20,}", program)
+    if names is None:
         raise CloudlabError("this busybox carries no list of applets")
-    names = re.match(rb"(?:[\[a-z0-9_.\-]+\0)+", program[start:])
-    assert names is not None  # it begins with "[\0[[\0"
     return [name.decode() for name in names[0].split(b"\0") if name and name != b"busybox"]

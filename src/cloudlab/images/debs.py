@@ -9,25 +9,20 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import zstandard
-
 from cloudlab.errors import CloudlabError
+from cloudlab.images.packed import unpack
 from cloudlab.images.tree import Entry, Tree, normal
 
 
-class BadPackage(CloudlabError):
-    """A package file that is damaged or of an unknown form."""
-
-
 def read_package(path: Path) -> Tree:
-    """Unpack one .deb into a `Tree`; raises `BadPackage` if it is damaged."""
+    """Unpack one .deb into a `Tree`; raises `CloudlabError` if it is damaged or no package."""
     try:
         for name, data in _ar_members(path.read_bytes()):
             if name.startswith("data.tar"):
-                return _read_tar(_plain(name, data))
-    except (tarfile.TarError, EOFError, ValueError, zstandard.ZstdError, OSError) as error:
-        raise BadPackage(f"{path.name} is damaged: {error}. Remove it and build again: rm '{path}'") from error
-    raise BadPackage(f"{path.name} holds no files (no data.tar): it is not a Debian package")
+                return _read_tar(data if name == "data.tar" else unpack(data))
+    except (tarfile.TarError, EOFError, ValueError, LookupError) as error:
+        raise CloudlabError(f"{path.name} is damaged: {error}. Remove it and build again: rm '{path}'") from error
+    raise CloudlabError(f"{path.name} holds no files (no data.tar): it is not a Debian package")
 
 
 def _ar_members(archive: bytes) -> Iterator[tuple[str, bytes]]:
@@ -42,23 +37,16 @@ def _ar_members(archive: bytes) -> Iterator[tuple[str, bytes]]:
         at += 60 + size + size % 2  # members start at even offsets
 
 
-def _plain(name: str, data: bytes) -> bytes:
-    """Zstandard is unpacked here (Ubuntu's packages); tarfile knows the other compressions itself."""
-    if name.endswith(".zst"):
-        return zstandard.ZstdDecompressor().decompressobj().decompress(data)
-    return data
-
-
 def _read_tar(data: bytes) -> Tree:
     tree = Tree()
-    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+    with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
         for member in archive:
             path = normal(member.name)
             if not path:
                 continue
             mode = member.mode & 0o7777
             if member.isdir():
-                tree[path] = Entry(stat.S_IFDIR | mode)
+                tree.add_directory(path, mode)
             elif member.issym() and not _points_to_itself(path, member.linkname):
                 tree.add_link(path, member.linkname)
             elif member.islnk():

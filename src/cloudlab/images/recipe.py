@@ -17,7 +17,8 @@ class Recipe:
     """One recipe.toml, read and checked.
 
     `kernel`: package name for each distribution; `modules`: those in the image, `boot_modules`: those loaded
-    at boot; `take`: package -> patterns of the files to take; `skip`: dependencies never needed.
+    at boot; `take`: package -> patterns of the files to take; `dependencies`: which of the packages that those
+    depend on can give something (libraries), less those that fit `skip`; `links`: path -> target.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Recipe:
     modules: tuple[str, ...]
     boot_modules: tuple[str, ...]
     take: dict[str, tuple[str, ...]]
+    dependencies: tuple[str, ...] = ("*",)
     skip: tuple[str, ...] = ()
     links: dict[str, str] = field(default_factory=dict)
     append: str = ""
@@ -51,8 +53,13 @@ class Recipe:
         for path in [self.directory / "recipe.toml", self.agent_source, self.lock_file, *self.files()]:
             if path.exists():
                 name = path.relative_to(self.directory).as_posix()
-                digest.update(f"{name} {path.stat().st_mode & 0o111:o}\0".encode() + path.read_bytes() + b"\0")
+                digest.update(f"{name} {is_program(path)}\0".encode() + path.read_bytes() + b"\0")
         return digest.hexdigest()
+
+
+def is_program(path: Path) -> bool:
+    """Say whether a recipe's file is to be executable: by the owner's bit, which no umask takes away."""
+    return bool(path.stat().st_mode & 0o100)
 
 
 def recipe_directory() -> Path:
@@ -72,7 +79,7 @@ def recipe_names() -> list[str]:
 def find_recipe(name: str) -> Recipe:
     """Read the recipe called `name`; raises `UsageError` if there is none or it is ill-formed."""
     path = recipe_directory() / name / "recipe.toml"
-    if not path.is_file():
+    if name not in recipe_names():
         raise UsageError(
             f"There is no recipe {name!r} in {recipe_directory()}.",
             allowed=", ".join(recipe_names()) or "none found",
@@ -80,24 +87,40 @@ def find_recipe(name: str) -> Recipe:
         )
     try:
         return _parse(path, tomllib.loads(path.read_text()))
-    except (tomllib.TOMLDecodeError, KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise UsageError(
             f"{path} is not a recipe: {type(error).__name__}: {error}.",
-            allowed="the keys title, kernel, modules, boot_modules, take, skip, links, append",
+            allowed="the keys title, kernel, modules, boot_modules, take, dependencies, skip, links, append",
             example="see vm-images/node/recipe.toml",
         ) from error
 
 
 def _parse(path: Path, data: dict[str, Any]) -> Recipe:
-    return Recipe(
+    recipe = Recipe(
         name=path.parent.name,
-        title=data["title"],
+        title=data.pop("title"),
         directory=path.parent,
-        kernel=dict(data["kernel"]),
-        modules=tuple(data["modules"]),
-        boot_modules=tuple(data["boot_modules"]),
-        take={package: tuple(patterns) for package, patterns in data["take"].items()},
-        skip=tuple(data.get("skip", ())),
-        links=dict(data.get("links", {})),
-        append=data.get("append", ""),
+        kernel=_table(data.pop("kernel")),
+        modules=_words(data.pop("modules")),
+        boot_modules=_words(data.pop("boot_modules")),
+        take={package: _words(patterns) for package, patterns in _table(data.pop("take")).items()},
+        dependencies=_words(data.pop("dependencies", ["*"])),
+        skip=_words(data.pop("skip", [])),
+        links=_table(data.pop("links", {})),
+        append=data.pop("append", ""),
     )
+    if data:
+        raise ValueError(f"unknown key {', '.join(data)}")
+    return recipe
+
+
+def _words(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
+        raise TypeError(f"{value!r} is not a list of words")
+    return tuple(value)
+
+
+def _table(value: object) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError(f"{value!r} is not a table")
+    return value

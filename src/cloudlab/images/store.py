@@ -1,81 +1,47 @@
-"""The images on this computer: found by the hash of all that goes into them, checked, built, exported, imported."""
+"""The images on this computer: found by the hash of all that goes into them, built, exported, imported, removed."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import os
+import re
 import shutil
 import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 import zstandard
 from filelock import FileLock, Timeout
-from tqdm.auto import tqdm
 
 from cloudlab.errors import CloudlabError, UsageError
 from cloudlab.images import builder
-from cloudlab.images.packages import Apt, distribution, packages_for, write_lock
-from cloudlab.images.recipe import Recipe, find_recipe
+from cloudlab.images.apt import Apt
+from cloudlab.images.image import FILES, RECORD, Image, load, sealed
+from cloudlab.images.packages import distribution, packages_for, write_lock
+from cloudlab.images.recipe import Recipe, find_recipe, recipe_names
 from cloudlab.paths import cache_directory
+from cloudlab.progress import say
 from cloudlab.units import format_size
 
-_FILES = ("vmlinux", "initrd.cpio")
-_BUILD_DEADLINE_S = 1800.0
-_ROOM = 600 << 20
-
-
-@dataclass(frozen=True)
-class Image:
-    """One built image: a kernel (ELF, started directly) and an initramfs, with what they were made of."""
-
-    name: str
-    key: str
-    directory: Path
-    append: str
-    sha256: dict[str, str]
-    packages: dict[str, str]
-    untested: list[str] = field(default_factory=list)
-    built_at: float = 0.0
-    build_s: float = 0.0
-
-    @property
-    def kernel(self) -> Path:
-        """The kernel, an ELF file."""
-        return self.directory / "vmlinux"
-
-    @property
-    def initrd(self) -> Path:
-        """The root file system, a cpio archive."""
-        return self.directory / "initrd.cpio"
-
-    @property
-    def kernel_release(self) -> str:
-        """What `uname -r` says in the guest."""
-        names = [name for name in self.packages if name.startswith("linux-image-") and name[12:13].isdigit()]
-        return names[0].removeprefix("linux-image-") if names else "unknown"
-
-    @property
-    def size(self) -> int:
-        """Bytes on disk."""
-        return sum(path.stat().st_size for path in (self.kernel, self.initrd))
-
-    def is_whole(self) -> bool:
-        """Compare every byte with what was written: False if a file is gone, cut or changed."""
-        try:
-            return all(_sha256(self.directory / name) == self.sha256[name] for name in _FILES)
-        except OSError:
-            return False
+_KEPT = 3  # images of one name, so that switching between a few versions of a recipe needs no building
+_LOCK_DEADLINE_S = 1800.0
+_ROOM = 400 << 20  # an image (140 MB), packages (up to 130 MB), lists of packages (20 MB in Debian, more in Ubuntu)
+_CONTENT = (*FILES, RECORD)
+_NAME = re.compile(r"(?P<name>[a-z0-9][a-z0-9-]*)-(?P<key>[0-9a-f]{16}|imported)")
 
 
 class ImageStore:
-    """All images of this user, in `directory` (by default the cache; CLOUDLAB_CACHE moves it)."""
+    """All images of this user, in `directory` (by default the cache; CLOUDLAB_CACHE moves it).
+
+    An image is a directory that gets its name when it is complete: a half-written one has no name. One builder
+    works at a time, others wait for it.
+    """
 
     def __init__(self, directory: Path | None = None) -> None:
         self.directory = directory or cache_directory()
@@ -87,117 +53,173 @@ class ImageStore:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def find(self, name: str) -> Image | None:
-        """Return the image if it is here and looks whole (sizes are compared; `Image.is_whole` reads every byte)."""
+        """Return the image if it is here and whole: the one built here, else one that was imported.
+
+        An imported image serves if it was made from the same recipe, or if nothing can be built here (no apt-get).
+        """
         recipe = find_recipe(name)
-        for directory in (self.images / f"{name}-{self.key(recipe)}", self.images / f"{name}-imported"):
-            image = _load(directory)
-            if image is not None:
-                return image
+        if image := load(self._place(name, self.key(recipe))):
+            return image
+        imported = load(self._place(name, "imported"))
+        if imported and (imported.recipe == recipe.fingerprint() or not distribution()):
+            return imported
         return None
 
     def get(self, name: str = "node") -> Image:
-        """Return the image, building it first if it is not here or damaged. Two who build at once wait for each other."""
+        """Return the image, building it first if it is not here or damaged."""
         return self.find(name) or self.build(name)
 
     def build(self, name: str = "node", *, force: bool = False, relock: bool = False) -> Image:
-        """Build the image from its recipe; `relock` takes the current packages and writes recipe.lock."""
+        """Build the image from its recipe, unless it is here; `relock` takes the current packages and locks them."""
         recipe = find_recipe(name)
-        with self._locked(name), _disk_errors(self.directory):
-            if not (force or relock) and (image := self.find(name)):
-                return image
+        with self._sole_builder(), _disk_errors(self.directory):
+            if not (force or relock):
+                if image := self.find(name):  # another process has built it while this one waited
+                    return image
+                if self._place(name, self.key(recipe)).exists():
+                    say(f"image {name}: the one in {self.directory} is damaged, and is built anew")
             self._require_room()
-            began = time.monotonic()
-            apt = Apt(self.directory)
-            packages, untested = packages_for(recipe, apt, use_lock=not relock)
-            fetched = time.monotonic()
+            packages, untested = packages_for(recipe, Apt(self.directory), use_lock=not relock)
+            began, fingerprint = time.time(), recipe.fingerprint()
             built = builder.build(recipe, packages, self.directory)
+            if recipe.fingerprint() != fingerprint:  # else the image would have the name of the new recipe
+                raise CloudlabError(f"recipe {name!r} was changed while it was built: build it again")
+            if built.absent and not untested:
+                raise CloudlabError(f"recipe {name!r} does not fit its packages:\n" + "\n".join(built.absent))
+            untested += built.absent
+            _say(name, untested)
             if relock:
-                write_lock(recipe.lock_file, distribution(), _with_hashes(built, packages))
-                recipe = find_recipe(name)
-            for line in untested:
-                tqdm.write(f"image {name}: {line}")
-            versions = {package.name: package.version for package in built.used}
-            image = Image(name, self.key(recipe), self.images / f"{name}-{self.key(recipe)}", recipe.append, {}, versions, untested)
-            return self._write(image, built, time.monotonic() - fetched, fetched - began)
+                write_lock(recipe.lock_file, distribution(), built.used)
+            image = self._write(recipe, built, untested, began)
+            self._remove_older(name)
+            return image
 
-    def _write(self, image: Image, built: builder.Built, build_s: float, fetch_s: float) -> Image:
-        """Write into a new directory and give it its name at the end: a half-written image has no name."""
-        self.images.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self.images, prefix=".building-") as place:
-            (Path(place) / "vmlinux").write_bytes(built.vmlinux)
-            with (Path(place) / "initrd.cpio").open("wb") as file:
+    def _write(self, recipe: Recipe, built: builder.Built, untested: list[str], began: float) -> Image:
+        final = self._place(recipe.name, self.key(recipe))
+        with self._workplace() as place:
+            with (place / "vmlinux").open("wb") as file:
+                file.write(built.vmlinux)
+                os.fsync(file.fileno())
+            with (place / "initrd.cpio").open("wb") as file:
                 built.root.write_cpio(file)
-            hashes = {name: _sha256(Path(place) / name) for name in _FILES}
-            whole = Image(image.name, image.key, image.directory, image.append, hashes, image.packages, image.untested, time.time(), build_s)
-            _save(whole, Path(place))
-            shutil.rmtree(image.directory, ignore_errors=True)
-            Path(place).chmod(0o755)
-            os.rename(place, image.directory)
-            Path(place).mkdir()  # so that TemporaryDirectory finds something to remove
-        return whole
+                os.fsync(file.fileno())
+            image = Image(
+                name=recipe.name,
+                key=self.key(recipe),
+                directory=final,
+                append=recipe.append,
+                recipe=recipe.fingerprint(),
+                kernel_release=built.release,
+                packages={package.name: package.version for package in built.used},
+                untested=untested,
+                built_at=time.time(),
+                build_s=time.time() - began,
+            )
+            image = sealed(image, place)
+            _install(place, final)
+        return image
+
+    @contextmanager
+    def _workplace(self) -> Iterator[Path]:
+        self.images.mkdir(parents=True, exist_ok=True)
+        place = Path(tempfile.mkdtemp(dir=self.images, prefix=".new-"))
+        try:
+            yield place
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
 
     def all(self) -> list[Image]:
-        """Return every image that is here and looks whole."""
-        found = [_load(path) for path in sorted(self.images.glob("*-*"))]
-        return [image for image in found if image is not None]
+        """Return every image that is here and whole."""
+        return [image for path in self._directories() if (image := load(path))]
 
     def remove(self, name: str) -> int:
         """Remove every image called `name`; returns how many bytes that freed."""
-        doomed = [path for path in self.images.glob(f"{name}-*") if path.is_dir()]
+        doomed = self._directories(name)
         if not doomed:
             known = sorted({image.name for image in self.all()})
-            raise UsageError(f"There is no image {name!r} here.", allowed=", ".join(known) or "none yet", example="cloudlab images list")
-        freed = sum(file.stat().st_size for path in doomed for file in path.iterdir())
-        for path in doomed:
-            shutil.rmtree(path)
-        return freed
+            raise UsageError(
+                f"There is no image {name!r} here.",
+                allowed=", ".join(known) or "none yet",
+                example="cloudlab images list",
+            )
+        return _remove(doomed)
+
+    def prune(self) -> int:
+        """Remove every image that is not the current one of its recipe; returns how many bytes that freed."""
+        current = {image.directory for name in recipe_names() if (image := self.find(name))}
+        return _remove([path for path in self._directories() if path not in current])
+
+    def _remove_older(self, name: str) -> None:
+        """Keep the newest of a name, and what was imported.
+
+        A running guest does not mind: QEMU has read its kernel and its initramfs. What is saved of an older image
+        (a template) goes on being restored; only to be booted anew would it need the files, and is made of the
+        current image then.
+        """
+        built = [path for path in self._directories(name) if not path.name.endswith("-imported")]
+        age = {path: image.built_at if (image := load(path)) else 0.0 for path in built}
+        _remove(sorted(built, key=lambda path: age[path], reverse=True)[_KEPT:])
+
+    def _directories(self, name: str | None = None) -> list[Path]:
+        """Return the directories of images, whole or not; another recipe's name can begin with this one."""
+        found = {path: _NAME.fullmatch(path.name) for path in sorted(self.images.glob("*"))}
+        return [path for path, match in found.items() if match and name in (None, match["name"])]
+
+    def _place(self, name: str, key: str) -> Path:
+        return self.images / f"{name}-{key}"
 
     def export(self, name: str, to: Path) -> Path:
-        """Write an image to one file, packed with Zstandard, for computers that cannot build."""
+        """Write an image to one file, packed with Zstandard, for computers that can't build. Equal images, equal files."""
         image = self.get(name)
-        with to.open("wb") as raw, zstandard.ZstdCompressor(level=10, threads=-1).stream_writer(raw) as packed:
-            with tarfile.open(fileobj=packed, mode="w|") as archive:
-                for path in sorted(image.directory.iterdir()):
-                    archive.add(path, arcname=path.name)
+        if not to.parent.is_dir():
+            raise UsageError(f"There is no directory {to.parent}.", allowed="a file in a directory that is there")
+        half = to.with_name(f".{to.name}.{os.getpid()}")
+        try:
+            with _disk_errors(to.parent), half.open("wb") as raw:
+                _pack(image.directory, raw)
+            half.replace(to)
+        finally:
+            half.unlink(missing_ok=True)
         return to
 
     def import_(self, file: Path) -> Image:
         """Take in an exported image; every byte is compared with the hashes it carries."""
         if not file.is_file():
-            raise UsageError(f"There is no file {file}.", allowed="a file that `cloudlab images export` wrote", example="cloudlab images import node.cloudlab-image")
-        self.images.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self.images, prefix=".importing-") as place:
-            try:
-                with file.open("rb") as raw, zstandard.ZstdDecompressor().stream_reader(raw) as plain:
-                    with tarfile.open(fileobj=plain, mode="r|") as archive:
-                        archive.extractall(place, filter="data")
-                image = _load(Path(place))
-            except (tarfile.TarError, zstandard.ZstdError, EOFError) as error:
-                raise UsageError(f"{file} is damaged or no image file: {error}.", allowed="a file that `cloudlab images export` wrote") from error
-            if image is None or not image.is_whole():
-                raise UsageError(f"{file} is damaged: its content does not fit its own hashes.", allowed="a whole file: copy it again")
-            target = self.images / f"{image.name}-imported"
-            shutil.rmtree(target, ignore_errors=True)
-            Path(place).chmod(0o755)
-            os.rename(place, target)
-            Path(place).mkdir()
-        loaded = _load(target)
-        assert loaded is not None  # it was whole a moment ago
-        return loaded
+            raise UsageError(
+                f"There is no file {file}.",
+                allowed="a file that `cloudlab images export` wrote",
+                example="cloudlab images import node.cloudlab-image",
+            )
+        with self._sole_builder(), _disk_errors(self.directory), self._workplace() as place:
+            _unpack(file, place)
+            image = load(place)
+            if image is None or not image.is_whole() or not _NAME.fullmatch(f"{image.name}-imported"):
+                raise UsageError(
+                    f"{file} is damaged: its content does not fit its own hashes.",
+                    allowed="a whole file: copy it again",
+                )
+            final = self._place(image.name, "imported")
+            _install(place, final)
+            return replace(image, directory=final)
 
     @contextmanager
-    def _locked(self, name: str) -> Iterator[None]:
-        self.directory.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.directory / f".{name}.lock")
+    def _sole_builder(self) -> Iterator[None]:
+        """Wait until no other process writes images here, and clear away what a killed one has left."""
+        lock = FileLock(self.directory / ".images.lock")
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            tqdm.write(f"image {name}: another process builds it; waiting")
+            say("another process is building an image; waiting for it")
             try:
-                lock.acquire(timeout=_BUILD_DEADLINE_S)
+                lock.acquire(timeout=_LOCK_DEADLINE_S)
             except Timeout as error:
-                raise CloudlabError(f"another process has been building image {name!r} for {_BUILD_DEADLINE_S:.0f} s") from error
+                raise CloudlabError(
+                    f"another process has been building in {self.directory} for {_LOCK_DEADLINE_S:.0f} s"
+                ) from error
         try:
+            for pattern in ("images/.*", "apt/inbox-*", ".compiling-*", ".fetching-*"):
+                for rest in self.directory.glob(pattern):
+                    shutil.rmtree(rest, ignore_errors=True)
             yield
         finally:
             lock.release()
@@ -205,45 +227,78 @@ class ImageStore:
     def _require_room(self) -> None:
         free = shutil.disk_usage(self.directory).free
         if free < _ROOM:
-            raise UsageError(
-                f"Building an image needs {format_size(_ROOM)} in {self.directory}, and {format_size(free)} are free.",
-                allowed="any directory with room",
-                example="export CLOUDLAB_CACHE=/path/with/room",
-            )
+            raise _no_room(self.directory, f"{format_size(free)} are free")
 
 
-def _with_hashes(built: builder.Built, files: dict[builder.Package, Path]) -> list[builder.Package]:
-    return [builder.Package(p.name, p.version, files[p].stem.rsplit("_", 1)[1]) for p in built.used]
+def _say(name: str, untested: list[str]) -> None:
+    for line in untested[:8]:
+        say(f"image {name}: {line}")
+    if untested[8:]:
+        say(f"image {name}: and {len(untested) - 8} remarks more: cloudlab images show {name}")
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _install(place: Path, final: Path) -> None:
+    """Give a complete directory its name; what had the name before goes."""
+    place.chmod(0o755)
+    old = place.with_name(f"{place.name}-old")
+    if final.exists():
+        final.rename(old)
+    place.rename(final)
+    shutil.rmtree(old, ignore_errors=True)
 
 
-def _save(image: Image, place: Path) -> None:
-    record = asdict(image) | {"sizes": {name: (place / name).stat().st_size for name in _FILES}}
-    record.pop("directory")
-    (place / "image.json").write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
+def _remove(directories: list[Path]) -> int:
+    freed = sum(file.stat().st_size for path in directories for file in path.iterdir())
+    for path in directories:
+        shutil.rmtree(path)
+    return freed
 
 
-def _load(directory: Path) -> Image | None:
-    """Read an image's record; None if there is none, or its files do not have the sizes it says."""
+def _pack(directory: Path, raw: BinaryIO) -> None:
+    """Write tar in zstd: owner, time and mode of this computer's files stay here."""
+    packer = zstandard.ZstdCompressor(level=10, threads=-1)
+    with packer.stream_writer(raw, closefd=False) as packed, tarfile.open(fileobj=packed, mode="w|") as archive:
+        for name in _CONTENT:
+            with (directory / name).open("rb") as file:
+                member = tarfile.TarInfo(name)
+                member.size = os.fstat(file.fileno()).st_size
+                archive.addfile(member, file)
+
+
+def _unpack(file: Path, place: Path) -> None:
     try:
-        record = json.loads((directory / "image.json").read_text())
-        sizes = record.pop("sizes")
-        if any((directory / name).stat().st_size != sizes[name] for name in _FILES):
-            return None
-        return Image(directory=directory, **record)
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+        with (
+            file.open("rb") as raw,
+            zstandard.ZstdDecompressor().stream_reader(raw) as plain,
+            tarfile.open(fileobj=plain, mode="r|") as archive,
+        ):
+            for member in archive:
+                if member.name in _CONTENT:
+                    archive.extract(member, place, filter="data")
+    except (tarfile.TarError, zstandard.ZstdError, EOFError) as error:
+        raise UsageError(
+            f"{file} is damaged or no image file: {error}.", allowed="a file that `cloudlab images export` wrote"
+        ) from error
+
+
+def _no_room(place: Path, fact: str) -> UsageError:
+    return UsageError(
+        f"There is no room in {place}: {fact}, and an image needs {format_size(_ROOM)} while it is built.",
+        allowed="any directory of yours with room; `cloudlab clean --cache` frees what can be built again",
+        example="export CLOUDLAB_CACHE=/path/with/room",
+    )
 
 
 @contextmanager
 def _disk_errors(place: Path) -> Iterator[None]:
+    """Say where there is no room, whoever noticed it: this process, apt or the compiler."""
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UsageError(f"The disk that holds {place} is full.", allowed="any directory with room", example="export CLOUDLAB_CACHE=/path/with/room") from error
-        raise
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise _no_room(place, "the disk is full") from error
+    except CloudlabError as error:
+        if not re.search(r"No space left on device|Disk quota exceeded|enough free space", str(error)):
+            raise
+        raise _no_room(place, "the disk is full") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+from pathlib import Path
 from types import TracebackType
 
 import networkx as nx
@@ -146,6 +147,10 @@ class Lab:
         for name, machine in self._machines.items():
             graph.add_node(name, kind="machine", state=machine.state.value, address=machine.identity.address)
         return graph
+
+    def path(self, name: str) -> Path:
+        """Return the path of a file in the lab's own directory, which goes when the lab does."""
+        return self._owner.path(name)
 
     def close(self) -> list[str]:
         """End everything this lab has started; returns the names of the machines that were running."""

@@ -12,14 +12,13 @@ import platform
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tqdm.auto import tqdm
-
 from cloudlab.errors import MachineError, UsageError
 from cloudlab.machines import qemu
 from cloudlab.machines.launch import Running, Source, launch
 from cloudlab.machines.spec import Spec
 from cloudlab.owner import Owner
 from cloudlab.owner.waiting import wait_showing
+from cloudlab.progress import say
 
 PROBE_DEADLINE_S = 25.0
 _TRIAL_MEMORY = 384 << 20
@@ -56,7 +55,7 @@ def choose(owner: Owner, spec: Spec, cache: Path) -> Accelerator:
     if known is None:
         failure = _try_kvm(owner, spec)
         known = _verdict(failure)
-        tqdm.write(f"accelerator {known}")
+        say(f"accelerator {known}")
         cache.mkdir(parents=True, exist_ok=True)
         file = cache / "accelerators.json"
         file.write_text(json.dumps(_read(file) | {_key(spec): failure}, indent=1) + "\n")

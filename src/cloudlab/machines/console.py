@@ -62,6 +62,7 @@ class Wire:
         self._socket.close()
         with self._lock:
             for ear in self._ears:
+                ear.shutdown(socket.SHUT_RDWR)  # close() alone is not heard while `_type` waits in select
                 ear.close()
             self._ears.clear()
 

@@ -15,6 +15,7 @@ from cloudlab.machines.agent import Agent
 from cloudlab.machines.qmp import Event, Qmp
 from cloudlab.machines.spec import Spec
 from cloudlab.owner import Child, Owner
+from cloudlab.owner.waiting import wait_showing
 
 RESTORE_DEADLINE_S = 60.0
 _CAPABILITIES = ["events"]
@@ -164,6 +165,21 @@ def save_devices(running: Running, to: Path, *, with_memory: bool) -> None:
         for number in sent:
             running.qmp.answer(number)
         wait_migrated(running.qmp, "saving the state")
+        _wait_finalized(running.qmp)
+
+
+def _wait_finalized(qmp: Qmp) -> None:
+    """After the event "completed" QEMU still has a thread to end, and refuses `cont` until then; no event tells of it."""
+
+    def finalized(seconds: float) -> bool:
+        until = time.monotonic() + seconds
+        while qmp.execute("query-status")["status"] != "postmigrate":
+            if time.monotonic() > until:
+                return False
+        return True
+
+    if not wait_showing(f"{qmp.name}: the end of saving", finalized, RESTORE_DEADLINE_S):
+        raise MachineError(qmp.name, f"QEMU did not finish saving within {RESTORE_DEADLINE_S:.0f} s")
 
 
 def _switches(source: Source) -> list[dict[str, Any]]:

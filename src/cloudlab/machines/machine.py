@@ -115,6 +115,15 @@ class Machine(Hardware):
         return self._console
 
     @property
+    def pid(self) -> int:
+        """The number of its QEMU process on this computer."""
+        return self.running.child.pid
+
+    def monitor(self, command: str) -> str:
+        """Ask QEMU itself, in the words of its monitor: "info registers", "info pic", "info mtree -f" (qemu(1), QEMU Monitor)."""
+        return str(self.running.qmp.execute("human-monitor-command", command_line=command)).replace("\r", "")
+
+    @property
     def command_line(self) -> str:
         """How QEMU was started, one option a line."""
         if self._running is None:

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from tqdm.auto import tqdm
 
 from cloudlab.errors import MachineError, UsageError
 from cloudlab.machines import qemu
 from cloudlab.machines.launch import Source, explain, launch, save_devices
 from cloudlab.machines.spec import Spec
 from cloudlab.owner import Owner
+from cloudlab.progress import progress
 from cloudlab.units import MIB, format_size
 
 BOOT_DEADLINE_S = 90.0
@@ -78,7 +78,7 @@ class Templates:
         shutil.rmtree(building, ignore_errors=True)
         building.mkdir()
         try:
-            with tqdm(total=3, desc="saved state", unit="step", leave=False) as bar:
+            with progress(3, "saved state", unit="step") as bar:
                 self._boot_and_freeze(building, spec, bar)
             _write_record(building)
             shutil.rmtree(place, ignore_errors=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from tqdm.auto import tqdm
+from cloudlab.progress import progress
 
 _QUIET_S, _SLICE_S = 2.0, 0.25
 
@@ -20,16 +20,11 @@ def wait_showing(what: str, wait: Callable[[float], bool], timeout_s: float) -> 
         return True
     if timeout_s <= _QUIET_S:
         return False
-    with tqdm(
-        total=round(timeout_s),
-        desc=what,
-        unit="s",
-        leave=False,
-        bar_format="{desc}: {n:.0f} of at most {total_fmt} s",
-    ) as bar:
+    with progress(round(timeout_s), what, bar_format="{desc}: {n:.0f} of at most {total_fmt} s") as bar:
         while (passed := time.monotonic() - began) < timeout_s:
             bar.n = passed
             bar.refresh()
             if wait(min(_SLICE_S, timeout_s - passed)):
+                bar.total = bar.n  # a bar that is full goes; one that is not stays, in red
                 return True
     return wait(0)

@@ -60,7 +60,7 @@ def assemble(source: LessonSource, lang: str) -> Any:
         if cell.tags:
             new.metadata["tags"] = list(cell.tags)
         if "solution" in cell.tags:
-            new.metadata["jupyter"] = {"source_hidden": True}
+            new.metadata["jupyter"] = {"source_hidden": True, "outputs_hidden": True}
         cells.append(new)
     return v4.new_notebook(cells=cells, metadata=_metadata(source, lang))
 
@@ -103,7 +103,7 @@ def _execute(source: LessonSource, notebook: Any) -> None:
             on_cell_start=lambda cell, cell_index: started.append(cell_index),
             on_cell_complete=lambda cell, cell_index: bar.update(cell_index + 1 - bar.n),
         )
-        env = {**os.environ, "CLOUDLAB_LESSONS": str(folder.parent), "CLOUDLAB_STUDENT": ""}
+        env = {**os.environ, "CLOUDLAB_LESSONS": str(folder.parent), "CLOUDLAB_STUDENT": "", "TQDM_DISABLE": "1"}
         try:
             client.execute(env=env)
         except (

@@ -75,7 +75,7 @@ def _for_student(notebook: Any) -> None:
 
 def _for_teacher(notebook: Any, table: str) -> None:
     for cell in notebook.cells:
-        cell.metadata.get("jupyter", {}).pop("source_hidden", None)
+        cell.metadata.pop("jupyter", None)
     heading = "## Answers" if notebook.metadata["cloudlab"]["lang"] == "en" else "## 答案"
     answers = library("nbformat").v4.new_markdown_cell(f"{heading}\n\n{table}")
     answers.id = f"{len(notebook.cells):02d}-answers"

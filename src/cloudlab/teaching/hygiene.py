@@ -108,8 +108,14 @@ def _checks_have_questions(source: LessonSource) -> Iterator[str]:
             yield f"{path.name}: {place} is in plain text: run `python -m cloudlab.teaching seal`"
 
 
+def _a_folded_solution_shows_no_answer(source: LessonSource) -> Iterator[str]:
+    for cell in _code(source):
+        if "solution" in cell.tags and not cell.text.startswith("#"):
+            yield f"{source.path.name}:{cell.line}: a folded cell shows its first line: begin the solution with a comment"
+
+
 def _a_lesson_has_its_length(source: LessonSource) -> Iterator[str]:
-    count = len(_code(source))
+    count = sum("solution" not in cell.tags for cell in _code(source))  # as a student sees it
     if source.header.kind == "lesson" and count not in CODE_CELLS:
         yield f"{WARNING}{source.path.name}: {count} code cells, not {CODE_CELLS[0]} to {CODE_CELLS[-1]}"
 
@@ -147,6 +153,7 @@ RULES: tuple[Rule, ...] = (
     _images_have_alternative_text,
     _waits_are_for_events,
     _checks_have_questions,
+    _a_folded_solution_shows_no_answer,
     _a_lesson_has_its_length,
     _the_header_names_points_of_the_lecture,
     _the_notebook_was_run,
