@@ -42,6 +42,7 @@ def terminal(run_directory: Path, lab: Lab) -> Iterator[pexpect.spawn]:
     """`cloudlab boot` in a terminal, at the guest's prompt. `lab` has built the image."""
     lab.machine("warm").close()
     spawned = pexpect.spawn(CLOUDLAB[0], [*CLOUDLAB[1:], "boot"], encoding="utf-8", timeout=60, dimensions=(33, 101))
+    spawned.delaybeforesend = None  # somebody who types quickly
     spawned.expect(r"Ctrl-\] leaves")
     spawned.expect(PROMPT)
     yield spawned

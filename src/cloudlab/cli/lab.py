@@ -14,6 +14,7 @@ from cloudlab.cli.table import Commands, command
 from cloudlab.errors import CloudlabError, UsageError
 
 _COPY = "cloudlab-lessons"
+_NOT_FOR_LEARNERS = {".ipynb_checkpoints", "__pycache__", "conftest.py"}
 _SETTINGS = Path(__file__).with_name("jupyter")  # labconfig/ in it: the defaults that our JupyterLab starts with
 
 
@@ -98,7 +99,7 @@ def copy_new(source: Path, target: Path) -> int:
     added = 0
     for file in sorted(source.rglob("*")):
         there = target / file.relative_to(source)
-        if file.is_file() and not there.exists() and ".ipynb_checkpoints" not in file.parts:
+        if file.is_file() and not there.exists() and _NOT_FOR_LEARNERS.isdisjoint(file.parts):
             there.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, there)
             added += 1

@@ -26,7 +26,7 @@ class Child:
     @property
     def alive(self) -> bool:
         """Has it not ended yet?"""
-        return not self._ended.is_set()
+        return self.exit_status is None
 
     def on_exit(self, call: Callable[[], None]) -> None:
         """Call `call` when the program ends (at once if it has)."""
@@ -37,12 +37,12 @@ class Child:
         call()
 
     def ended(self, exit_status: int) -> None:
-        """Take note that it has ended (the owner says so)."""
+        """Take note that it has ended (the owner says so): first those who asked to be called, then those who wait."""
         with self._lock:
             self.exit_status = exit_status
-            self._ended.set()
         for call in self._on_exit:
             call()
+        self._ended.set()
 
     def wait(self, timeout_s: float) -> bool:
         """Wait for its end; False if it still runs after `timeout_s`."""
