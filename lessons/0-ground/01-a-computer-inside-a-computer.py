@@ -45,13 +45,12 @@ lab = Lab()
 # ```mermaid
 # flowchart LR
 #   accTitle: Who runs on what
-#   accDescr: Your computer, the host, runs QEMU as one process; in it is imitated hardware, and on that run the guest's own kernel and programs.
-#   subgraph host["host: your computer"]
-#     hk["your kernel"] --> hw
-#     subgraph qemu["QEMU, the VMM: one process"]
-#       hw["imitated hardware"] --> gk
-#       subgraph guest["guest"]
-#         gk["its own kernel"] --> gp["its programs"]
+#   accDescr: Your computer, the host, runs QEMU as one process beside your other programs; in it, on imitated hardware, runs the guest with a kernel and programs of its own.
+#   subgraph host["host: your computer and its kernel"]
+#     other["your other programs"]
+#     subgraph qemu["QEMU, the VMM: one process, imitates hardware"]
+#       subgraph guest["guest: its own kernel"]
+#         programs["its programs"]
 #       end
 #     end
 #   end
@@ -59,17 +58,16 @@ lab = Lab()
 # In words, from the outside in: your computer (the *host*) runs QEMU like any program. QEMU imitates hardware.
 # On that hardware, which is not there, a second kernel runs with programs of its own: the *guest*. The lecture calls this the *hosted* architecture.
 
-# %% [markdown] lang="zh" of="669e274e"
+# %% [markdown] lang="zh" of="b422d364"
 # ```mermaid
 # flowchart LR
 #   accTitle: 谁运行在谁之上
-#   accDescr: 你的计算机（宿主机）把 QEMU 当作一个进程运行；其中是模拟的硬件，客户机自己的内核和程序在其上运行。
-#   subgraph host["宿主机：你的计算机"]
-#     hk["你的内核"] --> hw
-#     subgraph qemu["QEMU，即 VMM：一个进程"]
-#       hw["模拟的硬件"] --> gk
-#       subgraph guest["客户机"]
-#         gk["它自己的内核"] --> gp["它的程序"]
+#   accDescr: 你的计算机（宿主机）把 QEMU 当作一个进程，与其他程序并列运行；在其中模拟的硬件上，运行着客户机和它自己的内核与程序。
+#   subgraph host["宿主机：你的计算机和它的内核"]
+#     other["你的其他程序"]
+#     subgraph qemu["QEMU，即 VMM：一个进程，模拟硬件"]
+#       subgraph guest["客户机：它自己的内核"]
+#         programs["它的程序"]
 #       end
 #     end
 #   end
@@ -120,10 +118,6 @@ print("the same kernel:", host_id == guest_id)
 # %%
 lesson.check(1, kernels)
 
-# %% tags=["solution"]
-# A solution · 参考答案
-lesson.check(1, 2)
-
 # %% [markdown] lang="en"
 # ## A machine is a process
 #
@@ -142,18 +136,12 @@ lesson.predict(2, where)
 import psutil
 process = psutil.Process(n1.pid)
 print(Path(process.exe()).name, "| children:", len(process.children()))
-
-# %%
 n1.run("sleep 60 >/dev/null 2>&1 & sleep 61 >/dev/null 2>&1 &")
 print("sleeping in the guest:", n1.succeed("pgrep -c sleep").strip())
 print("new children on the host:", len(process.children()))
 
 # %%
 lesson.check(2, where)
-
-# %% tags=["solution"]
-# A solution · 参考答案
-lesson.check(2, "process")
 
 # %% [markdown] lang="en"
 # ## Hardware that is not there
@@ -198,10 +186,6 @@ print(n1.succeed("grep -E 'keyboard|rtc|serial|timer' /proc/ioports"))
 # %%
 serial_port = ...
 lesson.check(3, serial_port)
-
-# %% tags=["solution"]
-# A solution · 参考答案
-lesson.check(3, "03f8")
 
 # %% [markdown] lang="en"
 # ## One instruction, trapped and emulated
@@ -311,10 +295,6 @@ print("slower in the guest:", guest_s > 2 * host_s)
 # %%
 lesson.check(4, times_slower, measured=guest_s / host_s)
 
-# %% tags=["solution"]
-# A solution · 参考答案
-lesson.check(4, guest_s / host_s, measured=guest_s / host_s)
-
 # %% [markdown] lang="en"
 # ## Time can stop
 #
@@ -341,10 +321,6 @@ print("late by", round(clock_difference() - before), "seconds")
 
 # %%
 lesson.check(5, late)
-
-# %% tags=["solution"]
-# A solution · 参考答案
-lesson.check(5, 2)
 
 # %% [markdown] lang="en"
 # ## Save, destroy, restore
@@ -387,10 +363,6 @@ print("the same process:", n1.succeed("pgrep counter") == pid)
 # %%
 lesson.check(6, still_runs)
 
-# %% tags=["solution"]
-# A solution · 参考答案
-lesson.check(6, True)
-
 # %% [markdown] lang="en"
 # ## Copies, and what must differ
 #
@@ -426,10 +398,6 @@ for question in questions:
 must_differ = ...
 lesson.check(7, must_differ)
 
-# %% tags=["solution"]
-# A solution · 参考答案
-lesson.check(7, {"host name", "MAC address", "machine id", "random numbers"})
-
 # %% [markdown] lang="en"
 # ## Break it
 #
@@ -459,10 +427,6 @@ print("memory:", n2.run("cat /root/file").stdout.strip() or "gone")
 
 # %%
 lesson.check(8, survives)
-
-# %% tags=["solution"]
-# A solution · 参考答案
-lesson.check(8, "disk")
 
 # %% [markdown] lang="en"
 # And if the guest's kernel itself fails? We ask it to. Your computer goes on; an error tells which machine it was, and what its kernel said last:
@@ -505,19 +469,9 @@ show_source(type(n1).crash)
 seen = ...
 lesson.check(9, seen)
 
-# %% tags=["solution"]
-# A solution · 参考答案
-n3 = lab.machine("n3", accelerator="tcg", cpus=2, memory="512M")
-lesson.check(9, int(n3.succeed("nproc")))
-
 # %%
 memory_option = ...
 lesson.check(10, memory_option)
-
-# %% tags=["solution"]
-# A solution · 参考答案
-print([line.split(",")[0] for line in n3.command_line.splitlines() if " -m " in line])
-lesson.check(10, "-m")
 
 # %% [markdown] lang="en"
 # ## Summary
@@ -535,6 +489,72 @@ lesson.check(10, "-m")
 #
 # **问问自己：** 这里的 VMM 是谁？真实硬件归谁所有？为什么两个克隆不能有相同的随机数？
 
+# %% [markdown] lang="en"
+# How far did you get?
+
+# %% [markdown] lang="zh" of="270a965f"
+# 你做到了多少？
+
 # %%
 lesson.progress()
+
+# %% [markdown] lang="en"
+# ## Solutions
+#
+# One for each question, in order. Try first; then open a cell by clicking its dots, and run it.
+
+# %% [markdown] lang="zh" of="50e31517"
+# ## 参考答案
+#
+# 每题一个，按顺序排列。先自己试；然后点击单元的圆点打开它，再运行。
+
+# %% tags=["solution"]
+# A solution · 参考答案
+lesson.check(1, 2)
+
+# %% tags=["solution"]
+# A solution · 参考答案
+lesson.check(2, "process")
+
+# %% tags=["solution"]
+# A solution · 参考答案
+lesson.check(3, "03f8")
+
+# %% tags=["solution"]
+# A solution · 参考答案
+lesson.check(4, guest_s / host_s, measured=guest_s / host_s)
+
+# %% tags=["solution"]
+# A solution · 参考答案
+lesson.check(5, 2)
+
+# %% tags=["solution"]
+# A solution · 参考答案
+lesson.check(6, True)
+
+# %% tags=["solution"]
+# A solution · 参考答案
+lesson.check(7, {"host name", "MAC address", "machine id", "random numbers"})
+
+# %% tags=["solution"]
+# A solution · 参考答案
+lesson.check(8, "disk")
+
+# %% tags=["solution"]
+# A solution · 参考答案
+n3 = lab.machine("n3", accelerator="tcg", cpus=2, memory="512M")
+lesson.check(9, int(n3.succeed("nproc")))
+
+# %% tags=["solution"]
+# A solution · 参考答案
+print([line.split(",")[0] for line in n3.command_line.splitlines() if " -m " in line])
+lesson.check(10, "-m")
+
+# %% [markdown] lang="en"
+# Nothing stays behind: closing the lab ends every guest and removes its files. (So does the end of this notebook's kernel, however it comes.)
+
+# %% [markdown] lang="zh" of="e642d56f"
+# 什么都不会留下：关闭实验室会结束每台客户机并删除它的文件。（这个笔记本的内核以任何方式结束时也一样。）
+
+# %%
 print("stopped:", ", ".join(lab.close()))

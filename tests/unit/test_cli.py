@@ -266,6 +266,7 @@ def test_an_installed_package_s_lessons_are_copied_and_what_was_changed_stays(
     lesson = tmp_path / "_data" / "lessons" / "0-ground" / "01-a.ipynb"
     lesson.parent.mkdir(parents=True)
     lesson.write_text("new")
+    (lesson.parents[1] / "conftest.py").touch()
     monkeypatch.setenv("CLOUDLAB_LESSONS", str(lesson.parents[1]))
     copy = lab_command.lessons_folder(tmp_path)
     assert (copy / "0-ground" / "01-a.ipynb").read_text() == "new"
@@ -273,6 +274,7 @@ def test_an_installed_package_s_lessons_are_copied_and_what_was_changed_stays(
     assert lab_command.lessons_folder(tmp_path) == copy == tmp_path / "cloudlab-lessons"
     assert (copy / "0-ground" / "01-a.ipynb").read_text() == "mine"
     assert "0 files copied" in capsys.readouterr().out
+    assert [path.name for path in copy.iterdir()] == ["0-ground"], "what only tests need stays where it is"
 
 
 def test_tables_line_up_in_chinese_too() -> None:

@@ -156,7 +156,7 @@ class Console(_Spawn):
         line, keyboard = self._wire.attach(), sys.stdin.fileno()
         before = termios.tcgetattr(keyboard)
         try:
-            tty.setraw(keyboard)
+            tty.setraw(keyboard, termios.TCSANOW)  # what was typed already is not thrown away
             _join(line, keyboard)
         finally:
             termios.tcsetattr(keyboard, termios.TCSADRAIN, before)
