@@ -23,11 +23,10 @@ SERVE_DEADLINE_S = 120
 
 @pytest.fixture(scope="session")
 def browser_type_launch_args() -> dict[str, Any]:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    assert chromium, "no Chromium here: scripts/setup test installs it"
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")  # else Playwright's own, which setup installs
     quiet = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
     quiet += ["--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage"]
-    return {"executable_path": chromium, "args": quiet}
+    return {"executable_path": chromium, "args": quiet} if chromium else {"args": quiet}
 
 
 @pytest.fixture(scope="session")
