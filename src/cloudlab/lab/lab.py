@@ -41,6 +41,7 @@ class Lab:
         self._owner = Owner()
         self._templates = Templates(self.images.directory / "states", self._owner)
         self._machines: dict[str, Machine] = {}
+        self._images: dict[str, Image] = {}
         self._lock = threading.RLock()
 
     def machine(
@@ -64,7 +65,7 @@ class Lab:
         """
         check_name(name)
         with self._lock:
-            built = self.images.get(image)
+            built = self._image(image)
             chosen = self._accelerator(built, accelerator)
             spec = self._spec(built, parse_size(memory), cpus, chosen, screen=screen, aslr=aslr)
             known = self._machines.get(name)
@@ -87,6 +88,13 @@ class Lab:
         for disk in disks or []:
             machine.plug(disk=disk)
         return machine
+
+    def _image(self, name: str) -> Image:
+        """An image is looked for once a lab: what has been found does not change under its name."""
+        known = self._images.get(name)
+        if known is None or not known.initrd.exists():
+            known = self._images[name] = self.images.get(name)
+        return known
 
     def _accelerator(self, image: Image, wanted: str | None) -> Accelerator:
         if wanted is not None:

@@ -25,6 +25,8 @@ import sys
 
 _PR_SET_PDEATHSIG = 1
 _MAX_FDS = 64
+_HANDLED = (signal.SIGCHLD, signal.SIGTERM)
+_IGNORED = (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE)
 
 
 class Keeper:
@@ -91,9 +93,13 @@ class Keeper:
         for number, fd in enumerate(fds):
             words = [word.replace(f"@FD{number}@", str(fd)) for word in words]
         log = os.open(str(request["log"]), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        pid = os.fork()
-        if pid == 0:
-            self._become(words, fds, log)
+        signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)  # a signal to a child that is not yet one would be lost
+        try:
+            pid = os.fork()
+            if pid == 0:
+                self._become(words, fds, log)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
         self.children.add(pid)
         for fd in [*fds, log]:
             os.close(fd)
@@ -112,8 +118,9 @@ class Keeper:
             os.dup2(log, 2)
             for fd in fds:
                 os.set_inheritable(fd, True)
-            for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGPIPE, signal.SIGCHLD):
+            for number in (*_HANDLED, *_IGNORED):
                 signal.signal(number, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
             os.execvp(words[0], words)
         except OSError as error:
             os.write(2, f"{words[0]}: {error}\n".encode())
@@ -154,9 +161,9 @@ def _pipe() -> tuple[int, int]:
 
 def main() -> None:
     """Run the keeper on the socket, directory and owner that the command line names."""
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
+    for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)  # Ctrl-C in the notebook is not meant for the guests
-    for number in (signal.SIGCHLD, signal.SIGTERM):
+    for number in _HANDLED:
         signal.signal(number, lambda *_: None)
     line, lock, directory, owner_pid = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
     os.set_inheritable(
