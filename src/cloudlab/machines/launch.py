@@ -7,18 +7,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from cloudlab.errors import CloudlabError, MachineError
 from cloudlab.machines import qemu
 from cloudlab.machines.agent import Agent
 from cloudlab.machines.qmp import Event, Qmp
 from cloudlab.machines.spec import Spec
-from cloudlab.owner import Child, Owner
+from cloudlab.owner import FIRST_FD, Child, Owner
 from cloudlab.owner.waiting import wait_showing
 
 RESTORE_DEADLINE_S = 60.0
-_CAPABILITIES = ["events"]
 
 
 @dataclass
@@ -84,15 +83,17 @@ def launch(
     words = [qemu.find_qemu(), "-name", name, *qemu.arguments(spec, places, plugged)]
     doors = [_door(owner.path(f"{name}.{kind}")) for kind in ("console", "control", "agent")]
     lines = [_connect(owner.path(f"{name}.{kind}")) for kind in ("control", "agent")]
+    state = [source.state.open("rb")] if source.state is not None else []
+    inherited: list[socket.socket | BinaryIO] = [*doors, *state]
     try:
-        child = owner.spawn(name, words, log=log, fds=[door.fileno() for door in doors])
+        child = owner.spawn(name, words, log=log, fds=[end.fileno() for end in inherited])
     except CloudlabError:
         for line in lines:
             line.close()
         raise
     finally:
-        for door in doors:
-            door.close()
+        for end in inherited:
+            end.close()
     running = Running(
         child,
         Qmp(name, lines[0], on_event),
@@ -106,7 +107,7 @@ def launch(
     # QEMU's end reaches us through the keeper; the lines are hung up then, should a forked copy hold them open
     child.on_exit(running.close)
     if source.state is not None:
-        _load(running, source)
+        _load(running, memory_is_a_file=source.ram is not None)
     return running
 
 
@@ -133,19 +134,16 @@ def _connect(path: Path) -> socket.socket:
     return line
 
 
-def _load(running: Running, source: Source) -> None:
+def _load(running: Running, *, memory_is_a_file: bool) -> None:
     """Load a saved state. All commands are sent at once: QEMU answers while it works through them."""
-    assert source.state is not None
     try:
-        with source.state.open("rb") as file:
-            sent = [
-                running.qmp.send("migrate-set-capabilities", arguments={"capabilities": _switches(source)}),
-                running.qmp.send("getfd", fds=[file.fileno()], arguments={"fdname": "state"}),
-                running.qmp.send("migrate-incoming", arguments={"uri": "fd:state"}),
-            ]
-            for number in sent:
-                running.qmp.answer(number, RESTORE_DEADLINE_S)
-            wait_migrated(running.qmp, "loading the saved state")
+        sent = [
+            running.qmp.send("migrate-set-capabilities", arguments=_switches(memory_is_a_file=memory_is_a_file)),
+            running.qmp.send("migrate-incoming", arguments={"uri": f"fd:{FIRST_FD + 3}"}),
+        ]
+        for number in sent:
+            running.qmp.answer(number, RESTORE_DEADLINE_S)
+        wait_migrated(running.qmp, "loading the saved state")
     except MachineError as error:
         raise explain(running, error) from error
     running.mark("state loaded")
@@ -153,10 +151,9 @@ def _load(running: Running, source: Source) -> None:
 
 def save_devices(running: Running, to: Path, *, with_memory: bool) -> None:
     """Write the state of a stopped guest's devices to a file, and its memory too unless that is a file already."""
-    source = Source(ram=None if with_memory else to)
     with to.open("wb") as file:
         sent = [
-            running.qmp.send("migrate-set-capabilities", arguments={"capabilities": _switches(source)}),
+            running.qmp.send("migrate-set-capabilities", arguments=_switches(memory_is_a_file=not with_memory)),
             running.qmp.send("migrate-set-parameters", arguments={"max-bandwidth": 1 << 40}),
             running.qmp.send("getfd", fds=[file.fileno()], arguments={"fdname": "state"}),
             running.qmp.send("migrate", arguments={"uri": "fd:state"}),
@@ -182,12 +179,10 @@ def _wait_finalized(qmp: Qmp) -> None:
         raise MachineError(qmp.name, f"QEMU did not finish saving within {RESTORE_DEADLINE_S:.0f} s")
 
 
-def _switches(source: Source) -> list[dict[str, Any]]:
+def _switches(*, memory_is_a_file: bool) -> dict[str, Any]:
     """x-ignore-shared leaves out memory that is a file already; events tells us the end without asking."""
-    return [
-        {"capability": "events", "state": True},
-        {"capability": "x-ignore-shared", "state": source.ram is not None},
-    ]
+    wanted = ["events", "x-ignore-shared"] if memory_is_a_file else ["events"]
+    return {"capabilities": [{"capability": name, "state": True} for name in wanted]}
 
 
 def wait_migrated(qmp: Qmp, what: str) -> None:

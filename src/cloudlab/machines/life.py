@@ -97,7 +97,7 @@ class Life:
             self._home.budget.started(self.name, running.child.pid)
             running.child.on_exit(lambda: self._on_exit(running))
             if source.state is not None:
-                running.qmp.send("cont")  # a template's copy runs already; the answer need not be waited for
+                running.qmp.send("cont")  # the agent's answer says more than QEMU's would
             self._identify(running)
             running.mark("agent")
         except MachineError as error:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from cloudlab.errors import CloudlabError, UsageError
 from cloudlab.machines.spec import MAX_CPUS, SLOTS, Spec
+from cloudlab.owner import FIRST_FD
 from cloudlab.units import GIB, MIB
 
 PROGRAM = "qemu-system-x86_64"
@@ -37,7 +38,7 @@ class Places:
 
 
 def arguments(spec: Spec, places: Places, plugged: tuple[str, ...] = ()) -> list[str]:
-    """Return QEMU's arguments for one guest; @FD0@ to @FD2@ stand for the sockets of console, control and agent."""
+    """Return QEMU's arguments for one guest; the sockets of console, control and agent are inherited (FIRST_FD)."""
     size = spec.memory // MIB
     words = ["-nodefaults", "-no-user-config", "-display", "none", "-msg", "timestamp=on"]
     words += [
@@ -54,16 +55,16 @@ def arguments(spec: Spec, places: Places, plugged: tuple[str, ...] = ()) -> list
     words += ["-kernel", str(spec.kernel), "-initrd", str(spec.initrd), "-append", spec.kernel_parameters]
     words += [
         "-chardev",
-        f"socket,id=console,fd=@FD0@,server=on,wait=off,logfile={_comma(places.console_log)},logappend=on",
+        f"socket,id=console,fd={FIRST_FD},server=on,wait=off,logfile={_comma(places.console_log)},logappend=on",
     ]
     words += ["-serial", "chardev:console"]
     words += [
         "-chardev",
-        "socket,id=control,fd=@FD1@,server=on,wait=off",
+        f"socket,id=control,fd={FIRST_FD + 1},server=on,wait=off",
         "-mon",
         "chardev=control,mode=control",
     ]
-    words += ["-device", "virtio-serial-pci", "-chardev", "socket,id=agent,fd=@FD2@,server=on,wait=off"]
+    words += ["-device", "virtio-serial-pci", "-chardev", f"socket,id=agent,fd={FIRST_FD + 2},server=on,wait=off"]
     words += ["-device", "virtserialport,chardev=agent,name=cloudlab.agent"]
     words += ["-netdev", f"stream,id=net0,server=on,addr.type=unix,addr.path={_comma(places.network)}"]
     words += ["-device", f"virtio-net-pci,id=nic0,netdev=net0,mac={places.mac},romfile="]

@@ -33,7 +33,9 @@ class Qmp:
         """Send a command without waiting; returns the number under which `answer` gives its result."""
         with self._changed:
             self._next += 1
-            line = json.dumps({"execute": command, "arguments": arguments or {}, "id": self._next}).encode() + b"\n"
+            request = {"execute": command, **({"arguments": arguments} if arguments else {}), "id": self._next}
+            # no spaces: QEMU before 8 reads a command byte by byte, each one a turn of its main loop
+            line = json.dumps(request, separators=(",", ":")).encode() + b"\n"
             try:
                 if fds:
                     socket.send_fds(self._socket, [line], list(fds))

@@ -2,6 +2,7 @@
 
 from cloudlab.owner.budget import Budget
 from cloudlab.owner.child import Child
+from cloudlab.owner.keeper import FIRST_FD
 from cloudlab.owner.owner import Owner, labs, remove_dead
 
-__all__ = ["Budget", "Child", "Owner", "labs", "remove_dead"]
+__all__ = ["FIRST_FD", "Budget", "Child", "Owner", "labs", "remove_dead"]

@@ -25,6 +25,7 @@ import sys
 
 _PR_SET_PDEATHSIG = 1
 _MAX_FDS = 64
+FIRST_FD = 100  # a program finds the descriptors that it was given at 100, 101, …
 _HANDLED = (signal.SIGCHLD, signal.SIGTERM)
 _IGNORED = (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE)
 
@@ -64,7 +65,7 @@ class Keeper:
         return not any(fd in ready for fd in self._watched[2:])
 
     def _receive(self) -> bool:
-        data, fds, _, _ = socket.recv_fds(self.owner, 1 << 20, _MAX_FDS)
+        data, fds, _, _ = socket.recv_fds(self.owner, 1 << 20, _MAX_FDS, getattr(socket, "MSG_CMSG_CLOEXEC", 0))
         self._fds += fds
         if not data:
             return False
@@ -90,8 +91,6 @@ class Keeper:
         count = int(str(request["fds"]))
         fds, self._fds = self._fds[:count], self._fds[count:]
         words = [str(word) for word in request["spawn"]]  # type: ignore[attr-defined]
-        for number, fd in enumerate(fds):
-            words = [word.replace(f"@FD{number}@", str(fd)) for word in words]
         log = os.open(str(request["log"]), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)  # a signal to a child that is not yet one would be lost
         try:
@@ -116,8 +115,8 @@ class Keeper:
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
             os.dup2(log, 1)
             os.dup2(log, 2)
-            for fd in fds:
-                os.set_inheritable(fd, True)
+            for number, fd in enumerate(fds):
+                os.dup2(fd, FIRST_FD + number)
             for number in (*_HANDLED, *_IGNORED):
                 signal.signal(number, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
@@ -166,9 +165,11 @@ def main() -> None:
     for number in _HANDLED:
         signal.signal(number, lambda *_: None)
     line, lock, directory, owner_pid = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
-    os.set_inheritable(
-        lock, False
-    )  # locked by the owner and open here as long as we live: how others see that the lab is alive
+    for end in (
+        line,
+        lock,
+    ):  # the lock: taken by the owner and open here as long as we live, it shows that the lab is alive
+        os.set_inheritable(end, False)
     Keeper(socket.socket(fileno=line), directory, owner_pid).serve()
 
 

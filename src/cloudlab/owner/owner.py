@@ -71,7 +71,7 @@ class Owner:
         temporary.replace(self.path(f"{name}.json"))
 
     def spawn(self, name: str, words: Sequence[str], *, log: Path, fds: Sequence[int] = ()) -> Child:
-        """Start a program; "@FD0@" in its words becomes the number under which it finds `fds[0]`.
+        """Start a program; it finds `fds` under the numbers FIRST_FD, FIRST_FD + 1, …
 
         Raises `MachineError` if the program can't be started.
         """
