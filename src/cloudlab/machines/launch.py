@@ -181,8 +181,8 @@ def _wait_finalized(qmp: Qmp) -> None:
 
 def _switches(*, memory_is_a_file: bool) -> dict[str, Any]:
     """x-ignore-shared leaves out memory that is a file already; events tells us the end without asking."""
-    wanted = ["events", "x-ignore-shared"] if memory_is_a_file else ["events"]
-    return {"capabilities": [{"capability": name, "state": True} for name in wanted]}
+    wanted = {"events": True, "x-ignore-shared": memory_is_a_file}
+    return {"capabilities": [{"capability": name, "state": state} for name, state in wanted.items()]}
 
 
 def wait_migrated(qmp: Qmp, what: str) -> None:

@@ -65,7 +65,9 @@ class Keeper:
         return not any(fd in ready for fd in self._watched[2:])
 
     def _receive(self) -> bool:
-        data, fds, _, _ = socket.recv_fds(self.owner, 1 << 20, _MAX_FDS, getattr(socket, "MSG_CMSG_CLOEXEC", 0))
+        data, fds, _, _ = socket.recv_fds(self.owner, 1 << 20, _MAX_FDS)
+        for fd in fds:
+            os.set_inheritable(fd, False)  # recv_fds does not; a child gets its own copies
         self._fds += fds
         if not data:
             return False
