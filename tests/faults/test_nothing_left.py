@@ -158,6 +158,23 @@ os.kill(os.getpid(), 9)
     process.stdout.close()
 
 
+def start_and_crash(lab: Lab, times: int) -> None:
+    for number in range(times):
+        machine = lab.machine(f"s{number % 9}")
+        assert machine.succeed("hostname").strip() == machine.name
+        machine.crash()
+
+
+def test_every_start_succeeds(lab: Lab) -> None:
+    start_and_crash(lab, 30)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+def test_every_one_of_five_hundred_starts_succeeds(lab: Lab) -> None:
+    start_and_crash(lab, 500)
+
+
 def test_threads_may_start_guests_and_end_before_them(own_lab: Lab) -> None:
     thread = threading.Thread(target=lambda: own_lab.machine("n1"))
     thread.start()

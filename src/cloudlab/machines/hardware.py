@@ -61,6 +61,8 @@ class Hardware(Commands):
         before = int(self.succeed(_COUNT[wanted[0]])) if wanted[0] in _COUNT else 0
         for command, arguments in device.commands:
             qmp.answer(qmp.send(command, arguments=arguments))
+            if command == "netdev_add":
+                qmp.execute("set_link", name=arguments["id"], up=False)  # no cable is in yet (see launch)
         device = replace(device, guest_name=self._appeared(device, before))
         self.devices[device.id] = device
         return device

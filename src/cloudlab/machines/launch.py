@@ -104,6 +104,8 @@ def launch(
         began,
     )
     running.mark("process")
+    # No cable is in yet. To say so is also a must: QEMU 7.2 crashes if a guest sends on a line without other end.
+    running.qmp.send("set_link", arguments={"name": "net0", "up": False})
     # QEMU's end reaches us through the keeper; the lines are hung up then, should a forked copy hold them open
     child.on_exit(running.close)
     if source.state is not None:
