@@ -375,8 +375,9 @@ lesson.check(6, still_runs)
 
 # %%
 n2 = n1.clone("n2")
+address = "ip -4 -o addr show eth0 | cut -d' ' -f7"
 for machine in (n1, n2):
-    facts = machine.succeed("hostname; cat /sys/class/net/eth0/address; ip -4 -br addr show eth0")
+    facts = machine.succeed(f"hostname; cat /sys/class/net/eth0/address; {address}")
     print(facts.split(), "counting:", machine.test("pgrep counter"))
 
 # %% [markdown] lang="en"
