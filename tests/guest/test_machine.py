@@ -30,6 +30,38 @@ def test_a_list_of_words_is_not_touched_by_a_shell(n1: Machine) -> None:
     assert n1.run(["echo", "$HOME", "a  b", "*"]).stdout == "$HOME a  b *\n"
 
 
+@pytest.mark.parametrize(
+    ("command", "output"),
+    [
+        ("echo plain words", "plain words\n"),
+        ("echo  two   spaces", "two spaces\n"),
+        ("echo $((6*7))", "42\n"),
+        ("echo 'a  b'", "a  b\n"),
+        ("A=1 env", "A=1\n"),
+        ("cd /etc && pwd", "/etc\n"),
+        ("type cd", "cd is a shell builtin\n"),
+        ("command -v ls", "/usr/bin/ls\n"),
+        ("umask", "0022\n"),
+        ("if true; then echo yes; fi", "yes\n"),
+        ("echo one\necho two", "one\ntwo\n"),
+        ("", ""),
+        ("   ", ""),
+    ],
+)
+def test_text_means_what_it_means_to_a_shell(n1: Machine, command: str, output: str) -> None:
+    result = n1.run(command)
+    assert result.ok, result.stderr
+    assert output in result.stdout
+    if "env" not in command:
+        assert result.stdout == output
+
+
+def test_what_is_no_program_is_the_shells_to_say(n1: Machine) -> None:
+    result = n1.run("no-such-program --at-all")
+    assert (result.exit_status, result.stderr) == (127, "sh: 1: no-such-program: not found\n")
+    assert n1.run("exit 5").exit_status == 5
+
+
 def test_every_exit_status_comes_back(n1: Machine) -> None:
     script = "; ".join(f"sh -c 'exit {status}'; echo $?" for status in (0, 1, 2, 126, 127, 255))
     assert n1.succeed(script).split() == ["0", "1", "2", "126", "127", "255"]

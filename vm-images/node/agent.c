@@ -169,7 +169,8 @@ static void enqueue(struct job *job, const char *bytes, size_t count) {
 /* --- commands ----------------------------------------------------------------------------------------------- */
 
 struct command {
-  char *directory, *arguments[MAX_WORDS], *environment[MAX_WORDS];
+  char *directory, *shell, *arguments[MAX_WORDS], *environment[MAX_WORDS]; /* `shell`: the text, if it goes to one */
+  char *words;                                                             /* where its words were split, if it did not need one */
 };
 
 extern char **environ;
@@ -182,20 +183,28 @@ static int add_variable(struct command *command, int count, char *variable) {
   return count;
 }
 
+/* A line without any character that means something to a shell is split here, and its program executed directly, as make(1)
+ * does: one program to start instead of two. What is not found goes to the shell after all: it may be a word of the shell's. */
+static int split(struct command *command, const char *line) {
+  const char *plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./:,@%+=- ";
+  int count = 0;
+  if (line[strspn(line, plain)] || strchr(" .=-", *line) || strcspn(line, "=") < strcspn(line, " ")) return 0;
+  command->words = strdup(line);
+  for (char *word = strtok(command->words, " "); word && count < MAX_WORDS - 1; word = strtok(NULL, " ")) command->arguments[count++] = word;
+  return count;
+}
+
 static void parse_command(struct command *command, char *field, char *end) {
   int arguments = 0, variables = 0;
-  command->directory = "/root";
+  *command = (struct command){.directory = "/root"};
   for (char **variable = environ; *variable; variable++) variables = add_variable(command, variables, *variable);
   for (; field < end; field += strlen(field) + 1) {
     if (*field == 'd') command->directory = field + 1;
     if (*field == 'e') variables = add_variable(command, variables, field + 1);
     if (*field == 'a' && arguments < MAX_WORDS - 1) command->arguments[arguments++] = field + 1;
-    if (*field == 's') {
-      command->arguments[arguments++] = "/bin/sh";
-      command->arguments[arguments++] = "-c";
-      command->arguments[arguments++] = field + 1;
-    }
+    if (*field == 's') command->shell = field + 1;
   }
+  if (command->shell) arguments = split(command, command->shell);
   command->arguments[arguments] = NULL;
   command->environment[variables] = NULL;
 }
@@ -212,7 +221,9 @@ static void become(const struct command *command, const int stdio[3]) {
     dprintf(2, "cannot go to %s: %s\n", command->directory, strerror(errno));
     _exit(126);
   }
-  execvpe(command->arguments[0], command->arguments, command->environment);
+  if (command->arguments[0]) execvpe(command->arguments[0], command->arguments, command->environment);
+  if (command->shell && (!command->arguments[0] || errno == ENOENT))
+    execve("/bin/sh", (char *[]){"sh", "-c", command->shell, NULL}, command->environment);
   dprintf(2, "%s: %s\n", command->arguments[0], strerror(errno));
   _exit(errno == ENOENT ? 127 : 126);
 }
@@ -221,13 +232,14 @@ static void start(uint32_t id, char *fields, char *end) {
   static struct command command;
   int in[2], out[2], err[2];
   parse_command(&command, fields, end);
-  if (!command.arguments[0]) return send_exit(id, -EINVAL);
+  if (!command.arguments[0] && !command.shell) return send_exit(id, -EINVAL);
   if (pipe2(in, O_CLOEXEC)) return send_exit(id, -errno);
   if (pipe2(out, O_CLOEXEC)) return close(in[0]), close(in[1]), send_exit(id, -EMFILE);
   if (pipe2(err, O_CLOEXEC)) return close(in[0]), close(in[1]), close(out[0]), close(out[1]), send_exit(id, -EMFILE);
   pid_t pid = vfork();
   if (pid == 0) become(&command, (int[]){in[0], out[1], err[1]});
   int error = errno;
+  free(command.words);
   close(in[0]), close(out[1]), close(err[1]);
   if (pid < 0) return close(in[1]), close(out[0]), close(err[0]), send_exit(id, -error);
   struct job *job = add_job(id);

@@ -60,7 +60,7 @@ class Lab:
         """Return the running guest called `name`: restored from a saved state in a blink, or booted (`cold`).
 
         The same call again returns the same machine; one that has ended is started anew. `screen` adds a VGA card, `disks` are
-        sizes or files (see `Machine.plug`), `aslr` turns address-space randomisation on: safer, and five times slower to start
+        sizes or files (see `Machine.plug`), `aslr` turns address-space randomisation on: safer, and 2 to 5 times slower to start
         programs where instructions are translated, because what was translated for one address is of no use at another.
         """
         check_name(name)

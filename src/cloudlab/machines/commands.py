@@ -30,7 +30,8 @@ class Commands(Life):
         environment: Mapping[str, str] | None = None,
         on_output: Callable[[bytes], None] | None = None,
     ) -> Result:
-        """Run a command as root and wait for its end; text goes to /bin/sh, a list of words is run as it is.
+        """Run a command as root and wait for its end; text goes to /bin/sh (or, as in make(1), straight to the
+        program if there is nothing in it for a shell to do), a list of words is run as it is.
 
         Whatever its exit status, a `Result` comes back. Raises `MachineError` at the deadline (the command is then
         killed, with its output so far in the error), or if the guest ends.
