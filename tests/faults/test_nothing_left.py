@@ -145,16 +145,20 @@ from cloudlab import Lab
 lab = Lab()
 print(lab._owner.directory, flush=True)
 lab.machine("n1")
-if os.fork() == 0:
+fork = os.fork()
+if fork == 0:
     time.sleep(60)
     os._exit(0)
+print(fork, flush=True)
 os.kill(os.getpid(), 9)
 """
     process, directory = begin(work)
-    assert process.wait(60) == -signal.SIGKILL
-    assert_gone(directory, eventually)
-    subprocess.run(["pkill", "-f", "lab.machine..n1..\nif os.fork"], check=False)
     assert process.stdout is not None
+    fork = int(process.stdout.readline())
+    assert process.wait(60) == -signal.SIGKILL
+    assert psutil.pid_exists(fork)
+    assert_gone(directory, eventually)
+    os.kill(fork, signal.SIGKILL)
     process.stdout.close()
 
 

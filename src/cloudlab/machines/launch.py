@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import time
 from collections.abc import Callable
@@ -105,12 +106,19 @@ def launch(
     )
     running.mark("process")
     # No cable is in yet. To say so is also a must: QEMU 7.2 crashes if a guest sends on a line without other end.
-    running.qmp.send("set_link", arguments={"name": "net0", "up": False})
+    for wire in _wires(plugged):
+        running.qmp.send("set_link", arguments={"name": wire, "up": False})
     # QEMU's end reaches us through the keeper; the lines are hung up then, should a forked copy hold them open
     child.on_exit(running.close)
     if source.state is not None:
         _load(running, memory_is_a_file=source.ram is not None)
     return running
+
+
+def _wires(plugged: tuple[str, ...]) -> list[str]:
+    """Name the wires of all network cards: the built-in one's, and those of the plugged ones."""
+    options = zip(plugged[::2], plugged[1::2], strict=True)
+    return ["net0", *(str(json.loads(value)["id"]) for option, value in options if option == "-netdev")]
 
 
 def _own_ram(owner: Owner, name: str, spec: Spec) -> Path:
