@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from cloudlab import Lab, Machine, MachineError, UsageError
-from cloudlab.machines import State
+from cloudlab.machines import State, hotplug
 
 pytestmark = pytest.mark.guest
 
@@ -391,6 +391,17 @@ def test_a_disk_file_is_used_through_an_overlay(fresh: Machine, tmp_path: pytest
     assert file.read_bytes().startswith(b"changed.")
 
 
+def test_a_device_that_qemu_refuses_leaves_nothing(fresh: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as taken:
+        taken.setattr(hotplug, "_place", lambda slot: {"bus": "pcie.0", "addr": "0x2"})
+        for options in ({"disk": "64M"}, {"nic": True}):
+            with pytest.raises(MachineError, match="not support hotplugging"):
+                fresh.plug(**options)
+    assert fresh.devices == {}
+    assert fresh.plug(disk="64M").id == "disk1"
+    assert fresh.plug(nic=True).id == "nic1"
+
+
 def test_a_network_card_is_plugged(fresh: Machine) -> None:
     card = fresh.plug(nic=True)
     assert fresh.succeed(f"cat /sys/class/net/{card.guest_name}/address").startswith("52:54:01")
@@ -523,7 +534,7 @@ def test_the_topology_is_what_exists(own_lab: Lab) -> None:
 
 
 def test_the_budget_refuses_before_the_computer_swaps() -> None:
-    with Lab(memory="120M") as lab:
+    with Lab(memory="110M") as lab:
         lab.machine("n1")
         with pytest.raises(UsageError, match=r"n2 needs about 96 MiB; the lab uses(.|\n)*stop a guest first \(n1\)"):
             lab.machine("n2")

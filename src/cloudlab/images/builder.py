@@ -19,7 +19,7 @@ from cloudlab.images.select import closure, match
 from cloudlab.images.tree import Tree
 from cloudlab.progress import progress
 
-FORMAT = "2"  # of what this module writes: another number makes every image anew
+FORMAT = "3"  # of what this module writes: another number makes every image anew
 _STEPS = ("unpack packages", "choose files", "kernel and modules", "agent")
 _DIRECTORIES = (
     *("dev", "etc", "home/student", "mnt", "opt", "proc", "root", "run", "srv", "sys"),
@@ -132,7 +132,7 @@ def _add_modules(recipe: Recipe, modules: Modules, root: Tree) -> list[str]:
         except CloudlabError as error:
             absent.append(str(error))
     modules.add_to(root, there)
-    boot = [f"/{modules.guest_path(name)}\n" for name in modules.closure(recipe.boot_modules)]
+    boot = [f"{name}\n" for name in modules.closure(recipe.boot_modules)]
     root.add_file("etc/boot-modules", "".join(boot))
     return absent
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -59,13 +58,23 @@ class Hardware(Commands):
         else:
             device = hotplug.cpu(qmp.execute("query-hotpluggable-cpus"), device_id)
         before = int(self.succeed(_COUNT[wanted[0]])) if wanted[0] in _COUNT else 0
-        for command, arguments in device.commands:
-            qmp.answer(qmp.send(command, arguments=arguments))
-            if command == "netdev_add":
-                qmp.execute("set_link", name=arguments["id"], up=False)  # no cable is in yet (see launch)
+        self._add(qmp, device)
         device = replace(device, guest_name=self._appeared(device, before))
         self.devices[device.id] = device
         return device
+
+    def _add(self, qmp: Qmp, device: hotplug.Device) -> None:
+        """Make what stands behind the device, then the device; if QEMU refuses one, what was made goes again."""
+        done = 0
+        try:
+            for command, arguments in device.commands:
+                qmp.answer(qmp.send(command, arguments=arguments))
+                done += 1
+                if command == "netdev_add":
+                    qmp.execute("set_link", name=arguments["id"], up=False)  # no cable is in yet (see launch)
+        except MachineError:
+            self._clear_backend(qmp, replace(device, commands=device.commands[:done]))
+            raise
 
     def _refuse_memory_after_cpu(self) -> None:
         """QEMU 7.2 aborts when memory is plugged in after a CPU was taken out."""
@@ -139,7 +148,7 @@ class Hardware(Commands):
             while qmp.execute("query-balloon")["actual"] != target:
                 if time.monotonic() > until:
                     return False
-                threading.Event().wait(0.02)
+                time.sleep(0.02)  # QEMU tells of changes once a second at the most (BALLOON_CHANGE): asking is sooner
             return True
 
         wait_showing(f"{self.name}: balloon", reached, timeout_s)

@@ -48,7 +48,7 @@ class Device:
 
 
 def free_slot(devices: dict[str, Device]) -> int:
-    """Return a PCI Express slot that is free; raises `UsageError` if none is."""
+    """Return a PCI slot that is free; raises `UsageError` if none is."""
     taken = {device.slot for device in devices.values()}
     for number in range(1, SLOTS + 1):
         if number not in taken:
@@ -58,6 +58,10 @@ def free_slot(devices: dict[str, Device]) -> int:
         allowed="unplug one first",
         example='n1.unplug("disk1")',
     )
+
+
+def _place(slot: int) -> dict[str, str]:
+    return {"bus": "slots", "addr": hex(slot)}
 
 
 def next_id(kind: str, devices: dict[str, Device]) -> str:
@@ -105,7 +109,7 @@ def disk(
         "driver": "virtio-blk-pci",
         "id": device_id,
         "drive": device_id,
-        "bus": f"slot{slot}",
+        **_place(slot),
         "serial": device_id,
     }
     return Device(device_id, "disk", (("blockdev-add", node), ("device_add", card)), slot, file=file)
@@ -123,7 +127,7 @@ def nic(device_id: str, slot: int, directory: Path, identity: Identity) -> Devic
         "netdev": f"net{number}",
         "mac": mac,
         "romfile": "",
-        "bus": f"slot{slot}",
+        **_place(slot),
     }
     return Device(device_id, "nic", (("netdev_add", wire), ("device_add", card)), slot, guest_name=f"eth{number}")
 

@@ -77,7 +77,7 @@ def launch(
         console_log=str(console_log),
         network=str(owner.path(f"{name}.net0")),
         mac=mac,
-        ram=str(source.ram or _own_ram(owner, name, spec)),
+        ram=str(source.ram) if source.ram else None,
         shared=source.shared,
         incoming=source.state is not None,
     )
@@ -119,14 +119,6 @@ def _wires(plugged: tuple[str, ...]) -> list[str]:
     """Name the wires of all network cards: the built-in one's, and those of the plugged ones."""
     options = zip(plugged[::2], plugged[1::2], strict=True)
     return ["net0", *(str(json.loads(value)["id"]) for option, value in options if option == "-netdev")]
-
-
-def _own_ram(owner: Owner, name: str, spec: Spec) -> Path:
-    """A file with holes: memory that comes page by page as the guest uses it, never two megabytes at once."""
-    path = owner.path(f"{name}.ram")
-    with path.open("wb") as file:
-        file.truncate(spec.memory)
-    return path
 
 
 def _door(path: Path) -> socket.socket:

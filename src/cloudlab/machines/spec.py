@@ -9,7 +9,7 @@ from pathlib import Path
 from cloudlab.errors import UsageError
 from cloudlab.units import GIB, MIB
 
-SLOTS = 6  # PCI Express slots for what is plugged in later
+SLOTS = 15  # PCI slots for what is plugged in later
 MAX_CPUS = 4
 _NAME = re.compile(r"[a-z]([a-z0-9-]{0,30}[a-z0-9])?")
 
