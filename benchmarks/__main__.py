@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 
-from benchmarks import commands, course, guests, peers, report
+from benchmarks import commands, course, guests, networks, peers, report, views
 from benchmarks.bench import Bench
 from benchmarks.measure import Measure
 from cloudlab import Lab
@@ -18,6 +18,9 @@ BENCHMARKS = {
     "commands": commands.commands,
     "files": commands.files,
     "randomisation": commands.randomisation,
+    "cluster": networks.cluster,
+    "switch": networks.switch,
+    "views": views.views,
     "image": course.image,
     "page": course.page,
     "lesson": course.lesson,

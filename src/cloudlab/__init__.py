@@ -11,13 +11,24 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOME = {
+    "tree": "cloudlab.networks",
+    "star": "cloudlab.networks",
+    "ring": "cloudlab.networks",
+    "leaf_spine": "cloudlab.networks",
+    "Topology": "cloudlab.networks",
     "CloudlabError": "cloudlab.errors",
     "MachineError": "cloudlab.errors",
     "UsageError": "cloudlab.errors",
     "Lab": "cloudlab.lab",
     "Machine": "cloudlab.machines",
     "Lesson": "cloudlab.teaching",
+    "Span": "cloudlab.views",
+    "figure": "cloudlab.views",
+    "live": "cloudlab.views",
+    "meters": "cloudlab.views",
     "show_source": "cloudlab.teaching",
+    "terminal": "cloudlab.views",
+    "timeline": "cloudlab.views",
 }
 __all__ = [*sorted(_HOME), "__version__"]  # noqa: PLE0604 - the names of _HOME, loaded lazily
 
@@ -27,8 +38,19 @@ if TYPE_CHECKING:
     from cloudlab.errors import UsageError as UsageError
     from cloudlab.lab import Lab as Lab
     from cloudlab.machines import Machine as Machine
+    from cloudlab.networks import Topology as Topology
+    from cloudlab.networks import leaf_spine as leaf_spine
+    from cloudlab.networks import ring as ring
+    from cloudlab.networks import star as star
+    from cloudlab.networks import tree as tree
     from cloudlab.teaching import Lesson as Lesson
     from cloudlab.teaching import show_source as show_source
+    from cloudlab.views import Span as Span
+    from cloudlab.views import figure as figure
+    from cloudlab.views import live as live
+    from cloudlab.views import meters as meters
+    from cloudlab.views import terminal as terminal
+    from cloudlab.views import timeline as timeline
 
 
 def __getattr__(name: str) -> Any:

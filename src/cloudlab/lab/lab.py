@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import re
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import networkx as nx
 
-from cloudlab.errors import UsageError
+from cloudlab.errors import CloudlabError, UsageError
 from cloudlab.images import Image, ImageStore
+from cloudlab.lab.cabling import HOME_SUBNET, Cabling, Card
+from cloudlab.lab.net import Net, at_once
 from cloudlab.machines import Machine, Spec, State
 from cloudlab.machines import accelerator as accelerators
 from cloudlab.machines.accelerator import Accelerator
@@ -20,10 +24,12 @@ from cloudlab.machines.life import Home
 from cloudlab.machines.qemu import find_qemu
 from cloudlab.machines.spec import Identity, check_name
 from cloudlab.machines.states import Templates
+from cloudlab.networks import Link, Switch, Topology, Uplink
 from cloudlab.owner import Budget, Owner
 from cloudlab.owner.budget import DEFAULT_GUESTS
 from cloudlab.units import parse_size
 
+_PREDICTED = re.compile(r"([nr])(\d+)")
 _HIGHEST = (1 << 16) - 2
 
 
@@ -43,6 +49,7 @@ class Lab:
         self._machines: dict[str, Machine] = {}
         self._images: dict[str, Image] = {}
         self._lock = threading.RLock()
+        self._cabling = Cabling(self._machines, self._owner.path)
 
     def machine(
         self,
@@ -63,7 +70,7 @@ class Lab:
         sizes or files (see `Machine.plug`), `aslr` turns address-space randomisation on: safer, and 2 to 5 times slower to start
         programs where instructions are translated, because what was translated for one address is of no use at another.
         """
-        check_name(name)
+        self._check_free(name, among=self.switches)
         with self._lock:
             built = self._image(image)
             chosen = self._accelerator(built, accelerator)
@@ -82,8 +89,7 @@ class Lab:
                     example=f"{name}.power_off()",
                 )
             template = None if cold else self._templates.get(spec, built.sha256["initrd.cpio"])
-            machine = Machine(self._home(chosen), self._identity(name), spec, template)
-            self._machines[name] = machine
+            machine = self._add(Machine(self._home(chosen), self._identity(name), spec, template))
         machine.start(cold=cold)
         for disk in disks or []:
             machine.plug(disk=disk)
@@ -120,9 +126,13 @@ class Lab:
                     allowed="a name that is free",
                     example=f'n1.clone("{name}-2")',
                 )
-            machine = Machine(home, self._identity(name), spec, None)
-            self._machines[name] = machine
+            machine = self._add(Machine(home, self._identity(name), spec, None))
         machine.adopt(source, devices)
+        return machine
+
+    def _add(self, machine: Machine) -> Machine:
+        self._machines[machine.name] = machine
+        machine.on_change(lambda: self._cabling.follow(machine.name))
         return machine
 
     def _identity(self, name: str) -> Identity:
@@ -130,6 +140,8 @@ class Lab:
         taken = {machine.identity.number for other, machine in self._machines.items() if other != name}
         digits = re.search(r"\d+$", name)
         number = int(digits[0]) if digits else 0
+        if name in self._cabling.routers and 0 < number < 100:
+            number = 255 - number  # a gateway is the last address of a network, by custom
         if not 0 < number <= _HIGHEST or number in taken:
             number = next(free for free in range(200, _HIGHEST) if free not in taken)
         return Identity(name, number)
@@ -148,17 +160,156 @@ class Lab:
             )
         return self._machines[name]
 
+    # --- networks ---
+
+    def switch(
+        self, name: str, *, spanning_tree: bool = False, subnet: str = HOME_SUBNET, switch_class: type[Switch] = Switch
+    ) -> Switch:
+        """Add a switch; guests linked to it have addresses in `subnet`, with the number of their name.
+
+        `switch_class` may be one of your own, with another `receive`.
+        """
+        self._check_free(name, among=[*self.switches, *self._machines])
+        return self._cabling.add_switch(name, spanning_tree=spanning_tree, subnet=subnet, switch_class=switch_class)
+
+    def link(self, a: str, b: str, **conditions: Any) -> Link:
+        """Link two machines or switches, running or not; `delay`, `jitter`, `loss`, `rate` as in `Link.set`.
+
+        At a switch, `vlan=10` makes an access port of that VLAN, `trunk=[10, 20]` passes these VLANs with their tags (802.1Q).
+        """
+        for name in (a, b):
+            if name not in self._machines and name not in self.switches:
+                raise UsageError(
+                    f"There is no machine or switch {name!r} to link.",
+                    allowed=", ".join([*self._machines, *self.switches]) or "none yet",
+                    example=f'lab.machine("{name}")',
+                )
+        return self._cabling.add_link(a, b, **conditions)
+
+    def uplink(self, name: str, switch: str) -> Uplink:
+        """Give the guests on a switch a way to the network of this computer (see `Uplink`)."""
+        self._check_free(name, among=[*self.switches, *self._machines, *self._cabling.uplinks])
+        if switch not in self.switches:
+            raise UsageError(
+                f"There is no switch {switch!r}.",
+                allowed=", ".join(self.switches) or "none yet",
+                example='lab.switch("s1"); lab.uplink("u1", "s1")',
+            )
+        return self._cabling.add_uplink(name, switch, self._owner, find_qemu())
+
+    def start(self, topology: Topology) -> Net:
+        """Bring up a topology: its switches, links and guests, several at a time; returns the network when all guests answer.
+
+        If one can't be started, what this call has started ends again, and its error is raised.
+        """
+        names = list(topology.graph)
+        for name in names:
+            self._check_free(name, among=[*self.switches, *self._machines])
+        machines = topology.named("machine", "router")
+        try:
+            self._check_subnets(topology)
+            self._lay_out(topology)
+            at_once(lambda name: self.machine(name, **topology.graph.nodes[name]["options"]), machines, "guests")
+            self._tell_names(machines)
+        except (CloudlabError, KeyboardInterrupt):
+            self._take_back(names)
+            raise
+        return Net(self, names)
+
+    def _lay_out(self, topology: Topology) -> None:
+        """Put in switches first, then the links between them, then those to machines that are not there yet."""
+        for name in topology.named("switch"):
+            self._cabling.add_switch(name, **topology.graph.nodes[name]["options"])
+        between, uplinks = set(topology.named("switch")), set(topology.named("uplink"))
+        for a, b, _ in topology.links:
+            if {a, b} & uplinks:
+                self.uplink(*((a, b) if a in uplinks else (b, a)))
+        edges = [edge for edge in topology.links if not {edge[0], edge[1]} & uplinks]
+        edges.sort(key=lambda edge: not {edge[0], edge[1]} <= between)
+        for a, b, conditions in edges:
+            self._cabling.add_link(a, b, **conditions)
+        for name in topology.named("router"):
+            self._cabling.routers[name] = (Card(name, 0), Card(name, 1))
+
+    def _check_subnets(self, topology: Topology) -> None:
+        options = {name: topology.graph.nodes[name]["options"] for name in topology.named("switch")}
+        for router in topology.named("router"):
+            switches = [b if a == router else a for a, b, _ in topology.links if router in (a, b)]
+            subnets = [options[name]["subnet"] for name in switches if name in options]
+            if len(subnets) != 2 or len(set(subnets)) != 2:
+                raise UsageError(
+                    f"{router} can't forward between {', '.join(switches) or 'nothing'}: {', '.join(subnets) or 'no switch'}.",
+                    allowed="two links, first to the inside switch, then to one of another subnet",
+                    example='.switch("s2", subnet="203.0.113.0/24")',
+                )
+
+    def _tell_names(self, names: list[str]) -> None:
+        """Write each guest's /etc/hosts, so that names mean addresses."""
+        addresses = {name: self.address(name) for name in names}
+        if all(_is_predicted(name, address) for name, address in addresses.items()):
+            return  # the image has these already
+        lines = [f"{address} {name}" for name, address in addresses.items()]
+        text = "\n".join(["127.0.0.1 localhost", *lines, ""])
+        at_once(lambda name: self._machines[name].put("/etc/hosts", text), names, "names")
+
+    def _take_back(self, names: list[str]) -> None:
+        for name in names:
+            machine = self._machines.pop(name, None)
+            if machine is not None:
+                machine.close()
+        self._cabling.remove(names)
+
+    def _check_free(self, name: str, among: Iterable[str]) -> None:
+        check_name(name)
+        if name in among:
+            raise UsageError(f"{name} is in this lab already.", allowed="a name that is free", example=f"{name}b")
+
+    def address(self, name: str) -> str:
+        """Return the address of a machine's first network card."""
+        return str(self._cabling.address(Card(self[name].name, 0)).ip)
+
+    @property
+    def switches(self) -> dict[str, Switch]:
+        """All switches by name."""
+        return dict(self._cabling.fabric.switches)
+
+    @property
+    def notices(self) -> list[str]:
+        """What the networks had to tell: frames that go in circles."""
+        return list(self._cabling.notices)
+
+    @property
+    def links(self) -> list[Link]:
+        """All links."""
+        return [cable.link for cable in self._cabling.cables]
+
     @property
     def topology(self) -> nx.Graph[str]:
-        """The graph of what exists now: a node for each machine, with its kind, state and address."""
+        """The graph of what exists now: machines, routers and switches with kind, state and address; links with their traffic."""
         graph: nx.Graph[str] = nx.Graph()
-        for name, machine in self._machines.items():
-            graph.add_node(name, kind="machine", state=machine.state.value, address=machine.identity.address)
+        for name, machine in list(self._machines.items()):
+            kind = "router" if name in self._cabling.routers else "machine"
+            state = {"powered off": "off"}.get(machine.state.value, machine.state.value)
+            graph.add_node(name, kind=kind, state=state, address=self.address(name), mac=machine.identity.mac)
+        for name, switch in self.switches.items():
+            graph.add_node(name, kind="switch", state="running" if switch.on else "off", learned=len(switch.mac_table))
+        for name, uplink in list(self._cabling.uplinks.items()):
+            graph.add_node(
+                name, kind="uplink", state="running" if uplink.alive else "crashed", address=str(uplink.gateway)
+            )
+        for link in self.links:
+            if link.a in graph and link.b in graph:
+                graph.add_edge(link.a, link.b, **link.facts)
         return graph
 
     def path(self, name: str) -> Path:
         """Return the path of a file in the lab's own directory, which goes when the lab does."""
         return self._owner.path(name)
+
+    @property
+    def closed(self) -> bool:
+        """Has it ended?"""
+        return not self._owner.alive
 
     def close(self) -> list[str]:
         """End everything this lab has started; returns the names of the machines that were running."""
@@ -166,6 +317,7 @@ class Lab:
         for machine in self._machines.values():
             if self._owner.alive:
                 machine.close()
+        self._cabling.close()
         self._owner.close()
         return ended
 
@@ -179,3 +331,11 @@ class Lab:
 
     def __repr__(self) -> str:
         return f"<lab {self._owner.id}: {len(self._machines)} machines, {self.budget!r}>"
+
+
+def _is_predicted(name: str, address: str) -> bool:
+    """Is this the address that the image's own /etc/hosts has for the name?"""
+    match = _PREDICTED.fullmatch(name)
+    number = int(match[2]) if match else 0
+    known = (match is not None) and (1 <= number <= 250 if match[1] == "n" else 1 <= number <= 4)
+    return known and address == f"10.0.0.{number if name.startswith('n') else 255 - number}"

@@ -22,6 +22,7 @@ _DEADLINE_S = 30.0
 _PROMPT = r"[a-z]+@[a-z0-9-]+:[^\r\n]*[#$] $"
 _ECHO = 40  # characters of a line that a terminal of 80 columns echoes unbroken
 _ESCAPE_KEY = b"\x1d"  # Ctrl-]
+TAIL = 1 << 16  # bytes of what was printed last: many screens, and quickly sent
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -29,11 +30,13 @@ class Wire:
     """The serial line, shared: what the guest prints goes to everyone who listens, what anyone types goes to the guest.
 
     Somebody must always read, or the guest would wait for ever to print its next letter.
+    `printed` is what it printed before there was this line.
     """
 
-    def __init__(self, name: str, sock: socket.socket) -> None:
+    def __init__(self, name: str, sock: socket.socket, printed: bytes = b"") -> None:
         self._socket = sock
         self._ears: list[socket.socket] = []
+        self._tail, self._open = bytearray(printed[-TAIL:]), True
         self._lock = threading.Lock()
         threading.Thread(target=self._pass_on, name=f"console-{name}", daemon=True).start()
 
@@ -46,12 +49,20 @@ class Wire:
 
     def attach(self) -> socket.socket:
         """Return a socket that carries the line: read what is printed, write what is typed."""
+        return self.follow()[1]
+
+    def follow(self) -> tuple[bytes, socket.socket]:
+        """Return what was printed last, and a socket as `attach` does that goes on where that ends."""
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         with self._lock:
+            before = bytes(self._tail)
+            if not self._open:
+                ours.close()
+                return before, theirs
             self._ears.append(ours)
         threading.Thread(target=self._type, args=(ours,), daemon=True).start()
-        return theirs
+        return before, theirs
 
     def _pass_on(self) -> None:
         try:
@@ -61,6 +72,7 @@ class Wire:
             pass  # QEMU is gone: the line is dead
         self._socket.close()
         with self._lock:
+            self._open = False
             for ear in self._ears:
                 ear.shutdown(socket.SHUT_RDWR)  # close() alone is not heard while `_type` waits in select
                 ear.close()
@@ -68,6 +80,8 @@ class Wire:
 
     def _tell(self, data: bytes) -> None:
         with self._lock:
+            self._tail += data
+            del self._tail[:-TAIL]
             for ear in list(self._ears):
                 try:
                     ear.send(data)
@@ -109,6 +123,10 @@ class Console(_Spawn):
     def text(self) -> str:
         """All that has been printed on the serial line since the guest started, control sequences left out."""
         return _CONTROL.sub("", self._log_file.read_text(errors="replace")).replace("\r", "")
+
+    def follow(self) -> tuple[bytes, socket.socket]:
+        """Return the last 64 KB printed, and a socket that goes on there: read what is printed, write what is typed."""
+        return self._wire.follow()
 
     def login(self, timeout_s: float = _DEADLINE_S) -> None:
         """Press Enter and wait for the shell's prompt."""

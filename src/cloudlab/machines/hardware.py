@@ -129,6 +129,10 @@ class Hardware(Commands):
         if device.file is not None and device.file.parent == self._home.owner.directory:
             device.file.unlink(missing_ok=True)
 
+    def set_carrier(self, card: int, *, up: bool) -> None:
+        """Tell network card eth`card` whether a working cable is in it; the guest sees it at once (`ip link`: NO-CARRIER)."""
+        self.running.qmp.execute("set_link", name=f"net{card}", up=up)
+
     def set_balloon(self, size: str | int, timeout_s: float = 20.0) -> int:
         """Ask the guest to leave only `size` of memory to itself; returns what it came to, in bytes.
 

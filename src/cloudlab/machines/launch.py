@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import time
 from collections.abc import Callable
@@ -32,11 +33,21 @@ class Running:
     console_log: Path
     command_line: list[str]
     began: float
+    log_start: int = 0
     timing: dict[str, float] = field(default_factory=dict)
 
     def mark(self, step: str) -> None:
         """Note that a step of the start is done."""
         self.timing[step] = round(time.monotonic() - self.began, 4)
+
+    def printed(self, last: int) -> bytes:
+        """Return the last bytes that this process printed on the console (the log goes back to earlier ones of its name)."""
+        try:
+            with self.console_log.open("rb") as log:
+                log.seek(max(self.log_start, log.seek(0, os.SEEK_END) - last))
+                return log.read()
+        except FileNotFoundError:
+            return b""
 
     def close(self) -> None:
         """Hang up all lines; the process is not touched."""
@@ -73,6 +84,7 @@ def launch(
     """
     began = time.monotonic()
     console_log, log = owner.path(f"{name}.console.log"), owner.path(f"{name}.qemu.log")
+    log_start = console_log.stat().st_size if console_log.exists() else 0
     places = qemu.Places(
         console_log=str(console_log),
         network=str(owner.path(f"{name}.net0")),
@@ -103,6 +115,7 @@ def launch(
         console_log,
         words,
         began,
+        log_start,
     )
     running.mark("process")
     # No cable is in yet. To say so is also a must: QEMU 7.2 crashes if a guest sends on a line without other end.

@@ -57,7 +57,9 @@ class Life:
         self._running: Running | None = None
         self._console: Console | None = None
         self._wire: Wire | None = None
-        self._ready, self._state, self._ending = threading.Event(), State.OFF, ""
+        self._console_lock = threading.Lock()
+        self._watchers: list[Callable[[], None]] = []
+        self._ready, self._ending, self._state = threading.Event(), "", State.OFF
         self._identity_job: Job | None = None
         self._cpu_removed, self._resets = False, 0
 
@@ -81,7 +83,8 @@ class Life:
     def _launch(self, source: Source) -> None:
         self._home.budget.admit(self.name, self.spec.memory)
         self._ready.clear()
-        self._state, self._ending, self._cpu_removed = State.STARTING, "", False
+        self._hang_up()
+        self._ending, self._cpu_removed, self._state = "", False, State.STARTING
         plugged = tuple(word for device in self.devices.values() for word in device.arguments())
         try:
             running = launch(
@@ -107,9 +110,9 @@ class Life:
         except BaseException:
             self._give_up()
             raise
-        self._state = State.RUNNING
-        self._ready.set()
         self._note()
+        self._ready.set()
+        self._state = State.RUNNING
 
     def _give_up(self) -> None:
         self._end_process()
@@ -167,6 +170,7 @@ class Life:
         """A guest that boots again needs its identity again."""
         try:
             self._identify(running)
+            self._ready.set()
             self._state = State.RUNNING
         except MachineError as error:
             if reset != self._resets:
@@ -177,8 +181,9 @@ class Life:
     def _on_exit(self, running: Running) -> None:
         if running is not self._running or self._state is State.OFF:
             return
-        self._state = State.OFF if self._ending == "the guest powered off" else State.CRASHED
+        in_order = self._ending == "the guest powered off"
         self._ending = self._ending or f"QEMU ended unexpectedly ({running.child.how_it_ended()})"
+        self._state = State.OFF if in_order else State.CRASHED
         self._home.budget.release(self.name)
         self._ready.set()
 
@@ -186,6 +191,26 @@ class Life:
     def state(self) -> State:
         """Where it is in its life."""
         return self._state
+
+    @property
+    def ending(self) -> str:
+        """Why it ended, in words; empty while it runs."""
+        return self._ending
+
+    def on_change(self, call: Callable[[], None]) -> Callable[[], None]:
+        """Have `call` called at each change of `state`, by whatever thread makes it; returns what puts an end to that."""
+        self._watchers.append(call)
+        return lambda: self._watchers.remove(call)
+
+    @property
+    def _state(self) -> State:
+        return self._state_now
+
+    @_state.setter
+    def _state(self, state: State) -> None:
+        self._state_now = state
+        for call in list(self._watchers):
+            call()
 
     @property
     def running(self) -> Running:
@@ -247,7 +272,7 @@ class Life:
                 hint=f"{self.name}.crash() pulls the plug",
                 log=running.console_log,
             )
-        self._state, self._ending = State.OFF, "it was powered off"
+        self._ending, self._state = "it was powered off", State.OFF
         self._home.budget.release(self.name)
 
     def crash(self) -> None:
@@ -258,21 +283,25 @@ class Life:
 
     def close(self) -> None:
         """End it without ceremony, as the lab does at its own end."""
-        self._state, self._ending = State.OFF, "it was closed"
+        self._ending, self._state = "it was closed", State.OFF
         self._end_process()
         self._home.budget.release(self.name)
 
     def _end_process(self) -> None:
-        if self._console is not None and self._wire is not None:
-            self._console.close()
-            self._wire.close()
-        self._console = self._wire = None
         if self._running is None:
             return
         self._running.child.kill()
         if not self._running.child.wait(_CLOSE_DEADLINE_S):
             raise MachineError(self.name, "its QEMU does not end, even killed", log=self._running.child.log)
+        self._hang_up()  # not before its end: who follows the line would call again, and get through
         self._running.close()
+
+    def _hang_up(self) -> None:
+        with self._console_lock:
+            if self._console is not None and self._wire is not None:
+                self._console.close()
+                self._wire.close()
+            self._console = self._wire = None
 
     def _agent(self, timeout_s: float = BOOT_DEADLINE_S) -> Agent:
         """The line to the agent, once the guest is up."""

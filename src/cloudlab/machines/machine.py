@@ -12,7 +12,7 @@ import psutil
 from cloudlab.errors import UsageError
 from cloudlab.machines import hotplug, qemu
 from cloudlab.machines.accelerator import Accelerator
-from cloudlab.machines.console import Console, Wire
+from cloudlab.machines.console import TAIL, Console, Wire
 from cloudlab.machines.hardware import Hardware
 from cloudlab.machines.launch import Source, save_devices
 from cloudlab.machines.life import Home, State
@@ -107,12 +107,14 @@ class Machine(Hardware):
     def console(self) -> Console:
         """The serial line with a shell on it, as pexpect has it."""
         running = self.running
-        if self._console is None:
-            line = socket.socket(socket.AF_UNIX)
-            line.connect(str(running.console_socket))
-            self._wire = Wire(self.name, line)
-            self._console = Console(self.name, self._wire, running.console_log)
-        return self._console
+        with self._console_lock:  # QEMU has room for one: a second line would be silent
+            if self._console is None:
+                printed = running.printed(TAIL)
+                line = socket.socket(socket.AF_UNIX)
+                line.connect(str(running.console_socket))
+                self._wire = Wire(self.name, line, printed)
+                self._console = Console(self.name, self._wire, running.console_log)
+            return self._console
 
     @property
     def pid(self) -> int:
@@ -142,8 +144,17 @@ class Machine(Hardware):
 
     @property
     def stats(self) -> Stats:
-        """What it uses now: CPU seconds and memory of its process here."""
-        return measure(psutil.Process(self.running.child.pid), self.spec.memory)
+        """What it uses now: CPU seconds and memory of its process here, bytes from and to its disks."""
+        running = self.running
+        try:
+            return measure(psutil.Process(running.child.pid), self.spec.memory, running.qmp.execute("query-blockstats"))
+        except (psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError) as error:
+            raise self._not_running() from error  # it ended in this very moment
+
+    @property
+    def closed(self) -> bool:
+        """Has it been closed, or its lab? One that crashed or powered off has not."""
+        return not self._home.owner.alive or self._ending == "it was closed"
 
     def screenshot(self) -> Picture:
         """Return what its screen shows, as a PNG picture; needs a machine made with `screen=True`."""

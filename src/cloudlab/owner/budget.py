@@ -66,13 +66,19 @@ class Budget:
         with self._lock:
             return self._used()
 
+    @property
+    def per_guest(self) -> int:
+        """Bytes that a guest costs now, on the average: its fair share (PSS; a page that N guests share counts 1/N for each)."""
+        with self._lock:
+            pids = [pid for pid in self._pids.values() if pid]
+        return sum(map(proportional_memory, pids)) // max(1, len(pids))
+
     def _used(self) -> int:
         return sum(private_memory(pid) if pid else _TYPICAL_GUEST for pid in self._pids.values())
 
     def __repr__(self) -> str:
-        return (
-            f"Budget({format_size(self.used)} of {format_size(self.memory)}, {len(self._pids)} of {self.guests} guests)"
-        )
+        each = f", {format_size(self.per_guest)} each" if self._pids else ""
+        return f"Budget({format_size(self.used)} of {format_size(self.memory)}, {len(self._pids)} of {self.guests} guests{each})"
 
 
 def private_memory(pid: int) -> int:
@@ -84,6 +90,15 @@ def private_memory(pid: int) -> int:
         return int(psutil.Process(pid).memory_info().rss)
     except (OSError, psutil.Error):
         return 0
+
+
+def proportional_memory(pid: int) -> int:
+    """Return a process's share of memory in bytes, 0 if it has ended (Pss, proc_pid_smaps(5))."""
+    try:
+        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except OSError:
+        return 0
+    return next(int(line.split()[1]) * 1024 for line in rollup.splitlines() if line.startswith("Pss:"))
 
 
 def available_memory() -> int:
