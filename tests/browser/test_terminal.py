@@ -85,7 +85,8 @@ def test_vi_fills_the_screen_and_leaves(notebook: Notebook, artefacts: Path) -> 
 
 def test_a_program_in_the_guest_is_told_a_new_width(notebook: Notebook, artefacts: Path) -> None:
     shown = show(notebook)
-    shown.type("trap 'clear; echo told: $(stty size)' WINCH; clear\n")
+    shown.type("trap 'clear; echo told: $(stty size)' WINCH; clear; echo re''ady\n")
+    shown.shows("ready")
     widths = []
     for width in (900, 1280):
         notebook.page.set_viewport_size({"width": width, "height": 1000})

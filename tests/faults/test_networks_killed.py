@@ -57,9 +57,9 @@ def test_a_guests_qemu_killed_leaves_the_others_talking(own_lab: Lab, eventually
     net = own_lab.start(star(3))
     os.kill(net["n3"].pid, signal.SIGKILL)
     eventually(lambda: net["n3"].state is State.CRASHED, 10)
-    assert net.ping_all()
+    assert net.ping_all(timeout_s=20)
     net["n3"].start()
-    assert net.ping_all()
+    assert net.ping_all(timeout_s=20)
 
 
 def test_both_ends_of_a_direct_link_killed_at_once_harm_nobody(own_lab: Lab, eventually: Eventually) -> None:
@@ -79,7 +79,7 @@ def test_both_ends_of_a_direct_link_killed_at_once_harm_nobody(own_lab: Lab, eve
 def test_a_lab_with_a_network_leaves_no_open_file_and_no_thread() -> None:
     def once() -> None:
         with Lab() as lab:
-            assert lab.start(star(2)).ping_all()
+            assert lab.start(star(2)).ping_all(timeout_s=20)
 
     once()
     process = psutil.Process()

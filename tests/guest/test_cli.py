@@ -160,10 +160,12 @@ def status_of(url: str) -> int:
     raise AssertionError(f"nobody listens at {url}")
 
 
-def test_the_example_in_the_readme_works(run_directory: Path) -> None:
+def test_the_examples_in_the_readme_work(run_directory: Path, tmp_path: Path) -> None:
     readme = (Path(__file__).parents[2] / "README.md").read_text()
-    (example,) = re.findall(r"^```python\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
-    done = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert "b'keep me' n2" in done.stdout
-    assert list(run_directory.iterdir()) == []
+    examples = re.findall(r"^```python\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
+    for example, printed in zip(examples, ("b'keep me' n2", "12 of 12 pings answered"), strict=True):
+        words = [sys.executable, "-c", example]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=120, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert printed in done.stdout
+        assert list(run_directory.iterdir()) == []

@@ -230,6 +230,18 @@ def test_a_guest_that_powers_itself_off_is_off_and_not_crashed(fresh: Machine) -
     assert fresh.state is State.OFF
 
 
+def test_the_shell_on_the_console_knows_chinese(fresh: Machine) -> None:
+    assert fresh.console.enter("touch 云计算 && ls") == "云计算"
+    assert fresh.succeed("ls; printf 云计算 | wc -m") == "云计算\n3\n"
+
+
+def test_after_a_new_start_the_console_is_the_new_one(fresh: Machine) -> None:
+    fresh.console.enter("echo first")
+    fresh.power_off()
+    fresh.start()
+    assert fresh.console.enter("echo second") == "second"
+
+
 def test_crash_pulls_the_plug(fresh: Machine) -> None:
     fresh.crash()
     assert fresh.state is State.CRASHED
@@ -538,6 +550,7 @@ def test_the_budget_refuses_before_the_computer_swaps() -> None:
         lab.machine("n1")
         with pytest.raises(UsageError, match=r"n2 needs about 96 MiB; the lab uses(.|\n)*stop a guest first \(n1\)"):
             lab.machine("n2")
+        assert list(lab.machines) == list(lab.running) == ["n1"]
         lab.machine("n1").power_off()
         assert lab.machine("n2").succeed("echo fits") == "fits\n"
 

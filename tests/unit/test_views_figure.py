@@ -316,3 +316,13 @@ def test_a_figure_needs_neither_numpy_nor_scipy() -> None:
     code = "import sys, networkx as nx\nfrom cloudlab import figure\nfigure(nx.petersen_graph())._repr_mimebundle_()\n"
     code += "print([name for name in ('numpy', 'scipy', 'pandas') if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_a_figure_of_what_lives_has_no_counters() -> None:
+    class Lab:
+        topology = nx.Graph()
+
+    Lab.topology.add_node("s1", kind="switch", state="running", learned=3)
+    Lab.topology.add_edge("n1", "s1", state="up", frames=7, octets=420, loss=0.5)
+    assert [row["details"] for row in figure(Lab()).table] == ["", "", "loss 50 %"]
+    assert Lab.topology.edges["n1", "s1"]["frames"] == 7

@@ -467,7 +467,7 @@ int main(void) {
     sleep(1);
     return 1;
   }
-  setenv("PATH", "/usr/local/bin:/usr/bin", 1), setenv("HOME", "/root", 1), setenv("LANG", "C.UTF-8", 1), setenv("USER", "root", 1);
+  setenv("PATH", "/usr/local/bin:/usr/bin", 1), setenv("HOME", "/root", 1), setenv("LC_CTYPE", "C.UTF-8", 1), setenv("USER", "root", 1);
   signal(SIGPIPE, SIG_IGN);
   sigset_t child;
   sigemptyset(&child);

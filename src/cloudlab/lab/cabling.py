@@ -229,15 +229,13 @@ class Cabling:
 
     def _settings(self, machine: Machine) -> str:
         """The commands that give a guest its addresses and routes, where its name alone does not."""
-        lines = []
+        lines, known = list[str](), set[ipaddress.IPv4Interface]()  # two cards in one subnet: the first has the address
         for card in self._cards(machine.name):
             address, device = self.address(card), f"eth{card.number}"
             if card.number or str(address.network) != HOME_SUBNET:
-                lines += [
-                    f"ip address flush dev {device}",
-                    f"ip address add {address} dev {device}",
-                    f"ip link set {device} up",
-                ]
+                lines += [f"ip address flush dev {device}", f"ip link set {device} up"]
+                lines += [f"ip address add {address} dev {device}"] if address not in known else []
+            known.add(address)
         if machine.name in self.routers:
             outside = f"eth{self.routers[machine.name][1].number}"
             lines += ["sysctl -qw net.ipv4.ip_forward=1", f"nft -f - <<'END'\n{_NAT.format(outside=outside)}\nEND"]

@@ -11,7 +11,7 @@ from typing import Any
 
 import networkx as nx
 
-from cloudlab.errors import CloudlabError, UsageError
+from cloudlab.errors import UsageError
 from cloudlab.images import Image, ImageStore
 from cloudlab.lab.cabling import HOME_SUBNET, Cabling, Card
 from cloudlab.lab.net import Net, at_once
@@ -36,12 +36,19 @@ _HIGHEST = (1 << 16) - 2
 class Lab:
     """A laboratory: `lab.machine("n1")` gives a running guest; `lab.close()`, or the end of Python, ends everything.
 
-    `memory` and `guests` limit what it may use (by default: most of the memory that is free now, 128 guests).
+    `memory` and `guests` limit what it may use (by default: most of the memory that is free now, 128 guests);
+    `accelerator` ("tcg", "kvm") is that of all its machines, unless they have one of their own.
     Elsewhere than in a notebook: `with Lab() as lab: …`.
     """
 
-    def __init__(self, *, memory: int | str | None = None, guests: int = DEFAULT_GUESTS) -> None:
+    def __init__(
+        self, *, memory: int | str | None = None, guests: int = DEFAULT_GUESTS, accelerator: str | None = None
+    ) -> None:
         find_qemu()
+        if accelerator is not None:
+            accelerators.named(accelerator, "asked for")
+        self._wanted = accelerator
+        self._nets: list[tuple[str, Net]] = []
         self.budget = Budget(memory, guests)
         self.images = ImageStore()
         self._owner = Owner()
@@ -90,7 +97,12 @@ class Lab:
                 )
             template = None if cold else self._templates.get(spec, built.sha256["initrd.cpio"])
             machine = self._add(Machine(self._home(chosen), self._identity(name), spec, template))
-        machine.start(cold=cold)
+        try:
+            machine.start(cold=cold)
+        except UsageError:
+            if known is None:  # refused by the budget: there never was such a machine
+                del self._machines[name]
+            raise
         for disk in disks or []:
             machine.plug(disk=disk)
         return machine
@@ -103,6 +115,7 @@ class Lab:
         return known
 
     def _accelerator(self, image: Image, wanted: str | None) -> Accelerator:
+        wanted = wanted or self._wanted
         if wanted is not None:
             return accelerators.named(wanted, "asked for")
         return accelerators.choose(self._owner, Spec(image.kernel, image.initrd, image.append), self.images.directory)
@@ -149,7 +162,12 @@ class Lab:
     @property
     def machines(self) -> dict[str, Machine]:
         """All machines of this lab by name, ended ones included."""
-        return dict(self._machines)
+        return dict(sorted(self._machines.items(), key=lambda item: (len(item[0]), item[0])))
+
+    @property
+    def running(self) -> dict[str, Machine]:
+        """The machines that run now, by name."""
+        return {name: machine for name, machine in self._machines.items() if machine.state is State.RUNNING}
 
     def __getitem__(self, name: str) -> Machine:
         if name not in self._machines:
@@ -200,8 +218,13 @@ class Lab:
     def start(self, topology: Topology) -> Net:
         """Bring up a topology: its switches, links and guests, several at a time; returns the network when all guests answer.
 
-        If one can't be started, what this call has started ends again, and its error is raised.
+        The same topology again is the same network; machines of it that have ended are started anew. If one can't be
+        started, what this call has started ends again, and its error is raised.
         """
+        known = next((net for plan, net in self._nets if plan == topology.to_yaml() and not net.closed), None)
+        if known is not None:
+            self._start_machines(topology)
+            return known
         names = list(topology.graph)
         for name in names:
             self._check_free(name, among=[*self.switches, *self._machines])
@@ -209,12 +232,20 @@ class Lab:
         try:
             self._check_subnets(topology)
             self._lay_out(topology)
-            at_once(lambda name: self.machine(name, **topology.graph.nodes[name]["options"]), machines, "guests")
+            self._start_machines(topology)
             self._tell_names(machines)
-        except (CloudlabError, KeyboardInterrupt):
+        except BaseException:
             self._take_back(names)
             raise
-        return Net(self, names)
+        net = Net(self, names)
+        self._nets.append((topology.to_yaml(), net))
+        return net
+
+    def _start_machines(self, topology: Topology) -> None:
+        options = topology.graph.nodes
+        at_once(
+            lambda name: self.machine(name, **options[name]["options"]), topology.named("machine", "router"), "guests"
+        )
 
     def _lay_out(self, topology: Topology) -> None:
         """Put in switches first, then the links between them, then those to machines that are not there yet."""
@@ -319,7 +350,7 @@ class Lab:
                 machine.close()
         self._cabling.close()
         self._owner.close()
-        return ended
+        return sorted(ended, key=lambda name: (len(name), name))
 
     def __enter__(self) -> Lab:
         return self

@@ -39,8 +39,12 @@ class Commands(Life):
         agent = self._agent()
         words = command if isinstance(command, str) else " ".join(command)
         began = time.monotonic()
-        job = agent.start(command, directory=directory, environment=environment, on_output=_pass(on_output))
-        agent.feed(job, input.encode() if isinstance(input, str) else bytes(input), timeout_s)
+        job: Job | None = None
+        try:
+            job = agent.start(command, directory=directory, environment=environment, on_output=_pass(on_output))
+            agent.feed(job, input.encode() if isinstance(input, str) else bytes(input), timeout_s)
+        except MachineError as error:  # it has ended in this very moment
+            raise self._explained(error, job, words) from error
         self._await(agent, job, words, timeout_s)
         return Result(
             words,
@@ -90,15 +94,7 @@ class Commands(Life):
         try:
             in_time = agent.finish(job, 0)
         except MachineError as error:
-            self._settle()
-            problem = self._ending or error.problem
-            raise MachineError(
-                self.name,
-                problem,
-                command=what,
-                output=_text(job) + self._last_words(),
-                log=self._running.console_log if self._running else None,
-            ) from error
+            raise self._explained(error, job, what) from error
         if not in_time:
             state = (
                 "it was killed" if job.status is not None else "the guest does not answer: it hangs, or is very busy"
@@ -111,6 +107,13 @@ class Commands(Life):
                 log=self.running.console_log,
                 hint="a longer timeout_s=…",
             )
+
+    def _explained(self, error: MachineError, job: Job | None, what: str) -> MachineError:
+        """The guest has ended: say how, and with what last words."""
+        self._settle()
+        said = (_text(job) if job is not None else "") + self._last_words()
+        log = self._running.console_log if self._running else None
+        return MachineError(self.name, self._ending or error.problem, command=what, output=said, log=log)
 
     def _settle(self) -> None:
         """QEMU's lines close a moment before its end is known: wait for that, so that the error can say it."""

@@ -118,7 +118,7 @@ def disk(
 def nic(device_id: str, slot: int, directory: Path, identity: Identity) -> Device:
     """Make one more network card; its wire ends in a socket that a switch can join."""
     number = int(device_id.removeprefix("nic"))
-    mac = identity.mac.replace("52:54:00", f"52:54:{number:02x}", 1)
+    mac = mac_of(number, identity)
     socket = {"type": "unix", "path": str(directory / f"{identity.name}.net{number}")}
     wire = {"type": "stream", "id": f"net{number}", "server": True, "addr": socket}
     card = {
@@ -127,9 +127,22 @@ def nic(device_id: str, slot: int, directory: Path, identity: Identity) -> Devic
         "netdev": f"net{number}",
         "mac": mac,
         "romfile": "",
+        "guest_announce": False,
         **_place(slot),
     }
     return Device(device_id, "nic", (("netdev_add", wire), ("device_add", card)), slot, guest_name=f"eth{number}")
+
+
+def of(identity: Identity, device: Device, directory: Path) -> Device:
+    """Return the same device for another machine: a network card has an address and a wire of its own."""
+    if device.kind != "nic" or device.slot is None:
+        return device
+    return nic(device.id, device.slot, directory, identity)
+
+
+def mac_of(card: int, identity: Identity) -> str:
+    """Return the address of a machine's network card: of n2's eth1 it is 52:54:01:00:00:02."""
+    return identity.mac.replace("52:54:00", f"52:54:{card:02x}", 1)
 
 
 def memory(size: str | int, device_id: str) -> Device:

@@ -119,13 +119,19 @@ def launch(
     )
     running.mark("process")
     # No cable is in yet. To say so is also a must: QEMU 7.2 crashes if a guest sends on a line without other end.
-    for wire in _wires(plugged):
-        running.qmp.send("set_link", arguments={"name": wire, "up": False})
+    _pull_cables(running, plugged)
     # QEMU's end reaches us through the keeper; the lines are hung up then, should a forked copy hold them open
     child.on_exit(running.close)
     if source.state is not None:
         _load(running, memory_is_a_file=source.ram is not None)
+        if source.ram is None:  # the saved guest may have had cables in
+            _pull_cables(running, plugged)
     return running
+
+
+def _pull_cables(running: Running, plugged: tuple[str, ...]) -> None:
+    for wire in _wires(plugged):
+        running.qmp.send("set_link", arguments={"name": wire, "up": False})
 
 
 def _wires(plugged: tuple[str, ...]) -> list[str]:
@@ -154,6 +160,8 @@ def _load(running: Running, *, memory_is_a_file: bool) -> None:
     try:
         sent = [
             running.qmp.send("migrate-set-capabilities", arguments=_switches(memory_is_a_file=memory_is_a_file)),
+            # The guest has not moved: nobody has to be told again and again. Once, and at once, is before a cable is in.
+            running.qmp.send("migrate-set-parameters", arguments={"announce-rounds": 1, "announce-initial": 0}),
             running.qmp.send("migrate-incoming", arguments={"uri": f"fd:{FIRST_FD + 3}"}),
         ]
         for number in sent:

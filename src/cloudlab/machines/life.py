@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from cloudlab.errors import MachineError
+from cloudlab.errors import CloudlabError, MachineError
 from cloudlab.machines import hotplug
 from cloudlab.machines.accelerator import Accelerator
 from cloudlab.machines.agent import Agent, Job
@@ -59,7 +59,7 @@ class Life:
         self._wire: Wire | None = None
         self._console_lock = threading.Lock()
         self._watchers: list[Callable[[], None]] = []
-        self._ready, self._ending, self._state = threading.Event(), "", State.OFF
+        self._ready, self._settled, self._ending, self._state = threading.Event(), threading.Event(), "", State.OFF
         self._identity_job: Job | None = None
         self._cpu_removed, self._resets = False, 0
 
@@ -77,7 +77,8 @@ class Life:
 
     def adopt(self, source: Source, devices: dict[str, hotplug.Device]) -> None:
         """Start from another machine's saved state (see `clone`)."""
-        self.devices = dict(devices)
+        mine = self._home.owner.directory
+        self.devices = {name: hotplug.of(self.identity, device, mine) for name, device in devices.items()}
         self._launch(source)
 
     def _launch(self, source: Source) -> None:
@@ -111,8 +112,17 @@ class Life:
             self._give_up()
             raise
         self._note()
+        self._come_up()
+
+    def _come_up(self) -> None:
+        """Who waits for the guest may go on; who watches it is called, and may use it; `reboot` returns after that."""
+        self._settled.clear()
+        self._state_now = State.RUNNING
         self._ready.set()
-        self._state = State.RUNNING
+        try:
+            self._tell_watchers()
+        finally:
+            self._settled.set()
 
     def _give_up(self) -> None:
         self._end_process()
@@ -170,12 +180,11 @@ class Life:
         """A guest that boots again needs its identity again."""
         try:
             self._identify(running)
-            self._ready.set()
-            self._state = State.RUNNING
-        except MachineError as error:
+            self._come_up()
+        except CloudlabError as error:
             if reset != self._resets:
                 return  # it was reset once more (QEMU tells of a reset twice): the last one counts
-            self._ending = error.problem
+            self._ending = str(error) if not isinstance(error, MachineError) else error.problem
         self._ready.set()
 
     def _on_exit(self, running: Running) -> None:
@@ -209,6 +218,9 @@ class Life:
     @_state.setter
     def _state(self, state: State) -> None:
         self._state_now = state
+        self._tell_watchers()
+
+    def _tell_watchers(self) -> None:
         for call in list(self._watchers):
             call()
 
@@ -257,6 +269,7 @@ class Life:
             )
         if self._state is not State.RUNNING:
             raise self._not_running()
+        self._settled.wait(timeout_s)
 
     def power_off(self, timeout_s: float = 20.0) -> None:
         """Have the guest shut down in order: files synchronised, processes ended, power off. Does nothing if it is off."""

@@ -94,7 +94,11 @@ class Machine(Hardware):
         self.save(f"for-{check_name(name)}")
         saved = self._saved.pop(f"for-{name}")
         try:
-            return self._home.sibling(name, self.spec, Source(state=saved.file), saved.devices)
+            clone = self._home.sibling(name, self.spec, Source(state=saved.file), saved.devices)
+            for card in (device for device in clone.devices.values() if device.kind == "nic"):
+                number = int(card.guest_name.removeprefix("eth"))
+                clone.succeed(f"ip link set {card.guest_name} address {hotplug.mac_of(number, clone.identity)}")
+            return clone
         finally:
             saved.file.unlink()
 

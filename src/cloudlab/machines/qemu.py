@@ -67,7 +67,7 @@ def arguments(spec: Spec, places: Places, plugged: tuple[str, ...] = ()) -> list
     words += ["-device", "virtio-serial-pci", "-chardev", f"socket,id=agent,fd={FIRST_FD + 2},server=on,wait=off"]
     words += ["-device", "virtserialport,chardev=agent,name=cloudlab.agent"]
     words += ["-netdev", f"stream,id=net0,server=on,addr.type=unix,addr.path={_comma(places.network)}"]
-    words += ["-device", f"virtio-net-pci,id=nic0,netdev=net0,mac={places.mac},romfile="]
+    words += ["-device", f"virtio-net-pci,id=nic0,netdev=net0,mac={places.mac},romfile=,guest_announce=off"]
     words += [
         "-device",
         "virtio-rng-pci",

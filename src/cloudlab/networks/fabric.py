@@ -24,6 +24,7 @@ from cloudlab.networks.switch import Output, Port, Switch
 _LONGEST = 4096 + 65536  # QEMU's own limit of a frame (NET_BUFSIZE): more is no frame, and the line is out of step
 _BACKLOG = 1 << 20  # bytes that wait for a guest that does not take them: a paused guest must not hold up others
 _READ = 1 << 18
+_HOPS = 256  # switches that a frame may pass: in a circle, one with a wrong entry in each table would never arrive
 _BATCH = 1024  # frames between two looks at the sockets
 _ON_THE_WAY = 20_000  # frames in a lab at one time; more are lost, or a long cable would fill the memory
 
@@ -39,7 +40,7 @@ class Plug:
 
 
 End = tuple[Switch, Port] | str  # a switch's port, or the name of a guest's network card
-Work = tuple[Link, int, bytes]
+Work = tuple[Link, int, bytes, int]  # onto which link, which way, the frame, how many switches it has passed
 
 
 class Fabric:
@@ -248,7 +249,7 @@ class Fabric:
 
     def _enter(self, link: Link, way: int, frame: bytes) -> None:
         if len(self._work) + len(self._later) < _ON_THE_WAY:
-            self._work.append((link, way, frame))
+            self._work.append((link, way, frame, 0))
         else:
             link.lost += 1
 
@@ -278,7 +279,7 @@ class Fabric:
         for _ in range(min(_BATCH, max(len(work), 1) * 64)):
             if not work:
                 return
-            link, way, frame = item = work.popleft()
+            link, way, frame, _ = item = work.popleft()
             if link.plain and link.up:
                 self._arrive(*item)
             elif (due := link.due(way, len(frame), now)) is not None:
@@ -287,7 +288,7 @@ class Fabric:
                 else:
                     heapq.heappush(self._later, (due, next(self._numbers), item))
 
-    def _arrive(self, link: Link, way: int, frame: bytes) -> None:
+    def _arrive(self, link: Link, way: int, frame: bytes, hops: int) -> None:
         """A frame comes out of a link."""
         if not link.up:
             link.lost += 1
@@ -302,8 +303,11 @@ class Fabric:
             if plug is not None:
                 plug.out.append(frame)
             return
+        if hops > _HOPS and not frame[0] & 1:  # floods have a meter; this one is known everywhere, and found nowhere
+            end[0].storms += 1
+            return
         for port, out in self._through(end[0], end[1], frame):
-            self._out_of(port, out)
+            self._out_of(port, out, hops + 1)
 
     def _through(self, switch: Switch, port: Port, frame: bytes) -> list[Output]:
         """A switch may be of a learner's own making: what goes wrong in it is told, and costs this frame only."""
@@ -317,10 +321,10 @@ class Fabric:
         for to, frame in outputs:
             self._out_of(to, frame)
 
-    def _out_of(self, port: Port, frame: bytes) -> None:
+    def _out_of(self, port: Port, frame: bytes, hops: int = 0) -> None:
         link, way = self._link_of_port.get(port, (None, 0))
         if link is not None:
-            self._work.append((link, way, frame))
+            self._work.append((link, way, frame, hops))
 
     def _flush(self) -> None:
         for plug in list(self._plugs.values()):

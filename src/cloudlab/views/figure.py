@@ -3,20 +3,36 @@
 from __future__ import annotations
 
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cloudlab.views import style
-from cloudlab.views.drawing import ABOVE, BELOW, CROWD, Drawing, Link, Node, drawing
+from cloudlab.views.drawing import ABOVE, BELOW, CROWD, Drawing, Link, Node, drawing, graph_of
 from cloudlab.views.picture import Picture, hover, theme
 from cloudlab.views.svg import draw
 
+if TYPE_CHECKING:
+    import networkx as nx
+
 _TEXT_SIDES = {"below": "bottom center", "above": "top center", "right": "middle right", "left": "middle left"}
+_COUNTERS = ("frames", "octets", "learned")
 Trace = dict[str, Any]
 
 
 def figure(topology: object, title: str = "") -> Figure:
     """Draw a topology: a lab, a network, or a networkx graph whose nodes have `kind` and `state`, and links `state`."""
-    return Figure(drawing(topology, title))
+    return Figure(drawing(_at_rest(topology), title))
+
+
+def _at_rest(topology: object) -> nx.Graph[Any]:
+    """A lab's or a network's graph without what counts on by itself: the picture of the same network is the same picture."""
+    graph = graph_of(topology)
+    if graph is topology:
+        return graph
+    still = graph.copy()
+    for facts in (*still.nodes.values(), *still.edges.values()):
+        for counter in _COUNTERS:
+            facts.pop(counter, None)
+    return still
 
 
 class Figure(Picture):

@@ -208,11 +208,12 @@ class Terminal(anywidget.AnyWidget):
             words = ["stty", "-F", _TTY, "rows", str(size[0]), "cols", str(size[1]), "iutf8"]
             try:
                 self._machine.run(words, timeout_s=_STTY_DEADLINE_S)
+                told = size
             except MachineError:
-                pass  # it ends, or is too busy: the next change tells it
+                told = None  # it ends, or is too busy: it is told when it next prints something
             with self._guard:
-                self._told = size
-                if not self._size_is_news():
+                self._told = told
+                if told is None or not self._size_is_news():
                     self._teller = None
                     return
 
