@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.server
 import io
 import json
 import math
@@ -11,12 +12,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import dpkt
+import psutil
 import pytest
 
 from cloudlab import Lab, Machine, MachineError, UsageError
 from cloudlab.lab.net import Net
 from cloudlab.machines import State
-from cloudlab.networks import Topology, ring, star
+from cloudlab.networks import Port, Switch, Topology, ring, star
 
 pytestmark = pytest.mark.guest
 Eventually = Callable[[Callable[[], bool], float], None]
@@ -469,3 +471,104 @@ def test_a_start_with_an_option_that_no_machine_has_leaves_nothing(own_lab: Lab)
     with pytest.raises((UsageError, TypeError), match="memry"):
         own_lab.start(Topology().switch("s1").machine("n1", memry="1G").machine("n2").link("n1", "s1").link("n2", "s1"))
     assert nothing_is_left(own_lab)
+
+
+# --- the way out, and what a lab offers beside --------------------------------------------------------------------
+
+
+class Hello(http.server.BaseHTTPRequestHandler):
+    """A page of this computer's."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"hello from outside")
+
+    def log_message(self, *words: object) -> None:
+        pass
+
+
+@pytest.fixture
+def web_port() -> Iterator[int]:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hello)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server.server_port
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_an_uplink_leads_to_this_computer_directly_and_through_a_router(own_lab: Lab, web_port: int) -> None:
+    plan = (
+        Topology()
+        .switch("s1")
+        .switch("s2", subnet="203.0.113.0/24")
+        .machine("n1")
+        .machine("n9")
+        .router("r1")
+        .uplink("u1")
+    )
+    for a, b in (("n1", "s1"), ("r1", "s1"), ("r1", "s2"), ("n9", "s2"), ("u1", "s2")):
+        plan.link(a, b)
+    net = own_lab.start(plan)
+    for name in ("n1", "n9"):
+        assert net[name].succeed(f"curl -s -m 20 http://203.0.113.249:{web_port}/") == "hello from outside"
+    assert own_lab.topology.nodes["u1"]["state"] == "running"
+    assert "nameserver 203.0.113.248" in net["n1"].succeed("cat /etc/resolv.conf")
+
+
+def test_an_uplink_can_come_later_and_ends_with_the_lab(web_port: int) -> None:
+    with Lab() as lab:
+        lab.start(star(1))
+        lab.uplink("u1", "s1")
+        assert lab["n1"].succeed(f"curl -s -m 20 http://10.0.255.249:{web_port}/") == "hello from outside"
+        process = psutil.Process(
+            next(p.pid for p in psutil.process_iter() if str(lab.path("u1.net0")) in " ".join(p.cmdline()))
+        )
+        with pytest.raises(UsageError, match="no switch 's7'"):
+            lab.uplink("u2", "s7")
+    process.wait(5)
+
+
+def test_the_same_topology_again_is_the_same_network_and_what_has_ended_starts_anew(own_lab: Lab) -> None:
+    net = own_lab.start(star(2))
+    net["n2"].crash()
+    assert own_lab.start(star(2)) is net
+    assert list(own_lab.running) == ["n1", "n2"]
+    assert net.ping_all(20)
+    net.close()
+    assert own_lab.start(star(2)) is not net
+
+
+def test_a_switch_of_ones_own_making_is_used_and_its_mistakes_are_told(own_lab: Lab) -> None:
+    class Hub(Switch):
+        """It knows nothing, and sends everything to everybody."""
+
+        def receive(self, port: Port, frame: bytes) -> list[tuple[Port, bytes]]:
+            if b"mistake" in frame:
+                raise ValueError("that was one")
+            return [(other, frame) for other in self.ports.values() if other is not port]
+
+    own_lab.switch("s1", switch_class=Hub)
+    for name in ("n1", "n2", "n3"):
+        own_lab.machine(name)
+        own_lab.link(name, "s1")
+    at_3 = own_lab.links[2].capture()
+    assert own_lab["n1"].succeed("ping -n -c3 -i0.2 n2").count("time=") == 3
+    assert len(at_3.only("ICMP")) == 6
+    own_lab["n1"].run("echo mistake | nc -u -w1 n2 9")
+    assert own_lab.notices == ["s1: Hub.receive raised ValueError: that was one; the frame is lost."]
+    assert own_lab["n1"].test("ping -n -c1 -W20 n2")
+
+
+def test_a_lab_knows_what_a_guest_costs(shared: Lab) -> None:
+    assert re.search(r"4 of 128 guests, \d+(\.\d)? MiB each", repr(shared.budget))
+    assert 10e6 < shared.budget.per_guest < 100e6
+
+
+def test_no_frame_is_on_a_network_that_nobody_uses(own_lab: Lab) -> None:
+    net = own_lab.start(star(2))
+    net["n1"].succeed("sleep 1.5")
+    assert [link.frames for link in net.links] == [0, 0]
+    assert net["s1"].mac_table == []
