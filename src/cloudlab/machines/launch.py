@@ -118,14 +118,17 @@ def launch(
         log_start,
     )
     running.mark("process")
-    # No cable is in yet. To say so is also a must: QEMU 7.2 crashes if a guest sends on a line without other end.
-    _pull_cables(running, plugged)
     # QEMU's end reaches us through the keeper; the lines are hung up then, should a forked copy hold them open
     child.on_exit(running.close)
-    if source.state is not None:
-        _load(running, memory_is_a_file=source.ram is not None)
-        if source.ram is None:  # the saved guest may have had cables in
-            _pull_cables(running, plugged)
+    try:
+        # No cable is in yet. To say so is also a must: QEMU 7.2 crashes if a guest sends on a line without other end.
+        _pull_cables(running, plugged)
+        if source.state is not None:
+            _load(running, memory_is_a_file=source.ram is not None)
+            if source.ram is None:  # the saved guest may have had cables in
+                _pull_cables(running, plugged)
+    except MachineError as error:
+        raise explain(running, error) from error
     return running
 
 
@@ -157,18 +160,15 @@ def _connect(path: Path) -> socket.socket:
 
 def _load(running: Running, *, memory_is_a_file: bool) -> None:
     """Load a saved state. All commands are sent at once: QEMU answers while it works through them."""
-    try:
-        sent = [
-            running.qmp.send("migrate-set-capabilities", arguments=_switches(memory_is_a_file=memory_is_a_file)),
-            # The guest has not moved: nobody has to be told again and again. Once, and at once, is before a cable is in.
-            running.qmp.send("migrate-set-parameters", arguments={"announce-rounds": 1, "announce-initial": 0}),
-            running.qmp.send("migrate-incoming", arguments={"uri": f"fd:{FIRST_FD + 3}"}),
-        ]
-        for number in sent:
-            running.qmp.answer(number, RESTORE_DEADLINE_S)
-        wait_migrated(running.qmp, "loading the saved state")
-    except MachineError as error:
-        raise explain(running, error) from error
+    sent = [
+        running.qmp.send("migrate-set-capabilities", arguments=_switches(memory_is_a_file=memory_is_a_file)),
+        # The guest has not moved: nobody has to be told again and again. Once, and at once, is before a cable is in.
+        running.qmp.send("migrate-set-parameters", arguments={"announce-rounds": 1, "announce-initial": 0}),
+        running.qmp.send("migrate-incoming", arguments={"uri": f"fd:{FIRST_FD + 3}"}),
+    ]
+    for number in sent:
+        running.qmp.answer(number, RESTORE_DEADLINE_S)
+    wait_migrated(running.qmp, "loading the saved state")
     running.mark("state loaded")
 
 
