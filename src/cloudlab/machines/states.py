@@ -31,7 +31,7 @@ _FORMAT = "2"  # of what is in a template beyond the arguments: another number m
 
 # What most guests will use sooner or later: loaded once here instead of in every copy.
 _WARM_UP = """
-while pgrep -f '[m]odprobe -a virtio' >/dev/null; do sleep 0.05; done  # started by inittab: it would end in each copy
+for patience in $(seq 200); do test -e /run/late-modules-are-loaded && break; sleep 0.05; done
 modprobe -a overlay veth bridge nf_tables nft_chain_nat nft_masq nft_ct >/dev/null 2>&1
 for program in "ip link" hostname ps; do $program >/dev/null; done
 ldconfig  # without its cache, each start of a program looks for libc in eight places that are not there
