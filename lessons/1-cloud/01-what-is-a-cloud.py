@@ -37,7 +37,7 @@ import plotly.graph_objects as go
 from cloudlab import Lab, Lesson, UsageError, figure
 
 lesson = Lesson("1-cloud/01-what-is-a-cloud")
-lab = Lab(guests=6)  # the provider has room for six guests
+lab = Lab(guests=6, accelerator="tcg")  # the provider has room for six guests
 clear = "rgba(0,0,0,0)"  # figures without a background fit light and dark pages
 plain = dict(template="none", paper_bgcolor=clear, plot_bgcolor=clear, font_color="#767676")
 plain |= dict(margin_t=60, title_x=0.02)
@@ -119,7 +119,7 @@ owners = {}  # guest -> who rents it
 
 def request(user):
     name = next(f"n{number}" for number in range(1, 99) if f"n{number}" not in owners)
-    machine = lab.machine(name, accelerator="tcg")
+    machine = lab.machine(name)
     owners[name] = user
     return machine
 

@@ -1,4 +1,4 @@
-"""Sizes and times: text at the edge, bytes and seconds (`float`) inside."""
+"""Sizes and times: text at the edge, bytes and seconds (`float`) inside; names in the order in which people count."""
 
 from __future__ import annotations
 
@@ -44,3 +44,8 @@ def format_duration(seconds: float) -> str:
     if seconds < 60:
         return f"{seconds:.1f} s"
     return f"{int(seconds // 60)} min {seconds % 60:.0f} s"
+
+
+def natural(name: str) -> list[tuple[int, str]]:
+    """Return a key that sorts n2 before n10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]

@@ -482,6 +482,12 @@ def test_the_console_is_a_shell_on_the_serial_line(n1: Machine) -> None:
     assert "Linux" in n1.console.enter("uname -a")
 
 
+def test_a_line_typed_while_the_shell_is_still_busy_is_answered_all_the_same(n1: Machine) -> None:
+    for round_ in range(40):
+        n1.console.sendline(f"sleep 0.0{round_ % 10}; hostname")
+        assert n1.console.enter(f"echo $(({round_}+1))") == str(round_ + 1)
+
+
 def test_the_console_shows_the_boot(lab: Lab) -> None:
     machine = lab.machine("boot", cold=True)
     machine.console.login()

@@ -91,3 +91,14 @@ def test_the_fingerprint_depends_on_no_umask_and_no_remark(folder: Path) -> None
     init.chmod(0o700)
     (folder / "README.md").write_text("words")
     assert find_recipe("small").fingerprint() == before
+
+
+@pytest.mark.parametrize(("table", "separator", "count"), [("passwd", ":", 7), ("group", ":", 4), ("fstab", None, 6)])
+def test_each_line_of_the_nodes_tables_has_the_fields_of_its_manual_page(
+    table: str, separator: str | None, count: int
+) -> None:
+    text = (find_recipe("node").directory / "files" / "etc" / table).read_text()
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    assert {len(line.split(separator)) for line in lines} == {count}
+    names = [line.split(separator)[0] for line in lines]
+    assert len(set(names)) == len(names)

@@ -29,7 +29,7 @@ from cloudlab.paths import cache_directory
 from cloudlab.progress import say
 from cloudlab.units import format_size
 
-_PIECE = 64 << 10
+_PIECE = 64 << 10  # written at a time
 _KEPT = 3  # images of one name, so that switching between a few versions of a recipe needs no building
 _LOCK_DEADLINE_S = 1800.0
 _ROOM = 400 << 20  # an image (140 MB), packages (up to 130 MB), lists of packages (20 MB in Debian, more in Ubuntu)
@@ -99,8 +99,8 @@ class ImageStore:
         final = self._place(recipe.name, self.key(recipe))
         with self._workplace() as place:
             with (place / "vmlinux").open("wb") as file:
-                # In pieces, for a small page cache's pages: what is written at once may be cached in pages of 2 MB, and
-                # each guest's QEMU maps the one that has the note it reads.
+                # In pieces: what is written at once may be cached in pages of 2 MB, and each guest's QEMU, which reads a
+                # note in the middle, would map a whole one.
                 for start in range(0, len(built.vmlinux), _PIECE):
                     file.write(built.vmlinux[start : start + _PIECE])
                 os.fsync(file.fileno())

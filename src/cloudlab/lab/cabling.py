@@ -35,18 +35,25 @@ class Card:
         return f"{self.machine}.eth{self.number}" if self.number else self.machine
 
 
+End = Card | tuple[Switch, Port]
+
+
+def _as_fabric_knows(end: End) -> str | tuple[Switch, Port]:
+    return str(end) if isinstance(end, Card) else end
+
+
 @dataclass
 class Cable:
     """A link, and what is at its ends: a card of a machine, or a port of a switch."""
 
     link: Link
-    ends: tuple[Card | tuple[Switch, Port], Card | tuple[Switch, Port]]
+    ends: tuple[End, End]
 
     def cards(self) -> list[Card]:
         """The network cards at its ends."""
         return [end for end in self.ends if isinstance(end, Card)]
 
-    def beyond(self, card: Card) -> Card | tuple[Switch, Port]:
+    def beyond(self, card: Card) -> End:
         """What is at the other end."""
         return self.ends[1] if self.ends[0] == card else self.ends[0]
 
@@ -89,16 +96,16 @@ class Cabling:
                     allowed="one link between two things",
                     example=f'net.link("{a}", "{b}").cut()',
                 )
-            ends = tuple(self._end(name, other, vlan, tagged) for name, other in ((a, b), (b, a)))
-            cable = Cable(link, ends)  # type: ignore[arg-type]
+            one, other = self._end(a, b, vlan, tagged), self._end(b, a, vlan, tagged)
+            cable = Cable(link, (one, other))
             self.cables.append(cable)
-            self.fabric.add_link(link, tuple(str(e) if isinstance(e, Card) else e for e in ends))  # type: ignore[arg-type]
+            self.fabric.add_link(link, (_as_fabric_knows(one), _as_fabric_knows(other)))
         for card in cable.cards():
             self._unset.add(card.machine)
             self.follow(card.machine)
         return link
 
-    def _end(self, name: str, other: str, vlan: int, trunk: frozenset[int] | None) -> Card | tuple[Switch, Port]:
+    def _end(self, name: str, other: str, vlan: int, trunk: frozenset[int] | None) -> End:
         switch = self.fabric.switches.get(name)
         if switch is not None:
             return switch, switch.add_port(other, vlan=vlan, trunk=trunk)

@@ -27,7 +27,7 @@ from cloudlab.machines.states import Templates
 from cloudlab.networks import Link, Switch, Topology, Uplink
 from cloudlab.owner import Budget, Owner
 from cloudlab.owner.budget import DEFAULT_GUESTS
-from cloudlab.units import parse_size
+from cloudlab.units import natural, parse_size
 
 _PREDICTED = re.compile(r"([nr])(\d+)")
 _HIGHEST = (1 << 16) - 2
@@ -77,7 +77,7 @@ class Lab:
         sizes or files (see `Machine.plug`), `aslr` turns address-space randomisation on: safer, and 2 to 5 times slower to start
         programs where instructions are translated, because what was translated for one address is of no use at another.
         """
-        self._check_free(name, among=self.switches)
+        self._check_free(name, among=[*self.switches, *self._cabling.uplinks])
         with self._lock:
             built = self._image(image)
             chosen = self._accelerator(built, accelerator)
@@ -162,12 +162,12 @@ class Lab:
     @property
     def machines(self) -> dict[str, Machine]:
         """All machines of this lab by name, ended ones included."""
-        return dict(sorted(self._machines.items(), key=lambda item: (len(item[0]), item[0])))
+        return dict(sorted(self._machines.items(), key=lambda item: natural(item[0])))
 
     @property
     def running(self) -> dict[str, Machine]:
         """The machines that run now, by name."""
-        return {name: machine for name, machine in self._machines.items() if machine.state is State.RUNNING}
+        return {name: machine for name, machine in self.machines.items() if machine.state is State.RUNNING}
 
     def __getitem__(self, name: str) -> Machine:
         if name not in self._machines:
@@ -187,7 +187,7 @@ class Lab:
 
         `switch_class` may be one of your own, with another `receive`.
         """
-        self._check_free(name, among=[*self.switches, *self._machines])
+        self._check_free(name, among=self._names)
         return self._cabling.add_switch(name, spanning_tree=spanning_tree, subnet=subnet, switch_class=switch_class)
 
     def link(self, a: str, b: str, **conditions: Any) -> Link:
@@ -206,7 +206,7 @@ class Lab:
 
     def uplink(self, name: str, switch: str) -> Uplink:
         """Give the guests on a switch a way to the network of this computer (see `Uplink`)."""
-        self._check_free(name, among=[*self.switches, *self._machines, *self._cabling.uplinks])
+        self._check_free(name, among=self._names)
         if switch not in self.switches:
             raise UsageError(
                 f"There is no switch {switch!r}.",
@@ -227,7 +227,7 @@ class Lab:
             return known
         names = list(topology.graph)
         for name in names:
-            self._check_free(name, among=[*self.switches, *self._machines])
+            self._check_free(name, among=self._names)
         machines = topology.named("machine", "router")
         try:
             self._check_subnets(topology)
@@ -290,6 +290,11 @@ class Lab:
                 machine.close()
         self._cabling.remove(names)
 
+    @property
+    def _names(self) -> list[str]:
+        """Everything that has a name here."""
+        return [*self._machines, *self.switches, *self._cabling.uplinks]
+
     def _check_free(self, name: str, among: Iterable[str]) -> None:
         check_name(name)
         if name in among:
@@ -350,7 +355,7 @@ class Lab:
                 machine.close()
         self._cabling.close()
         self._owner.close()
-        return sorted(ended, key=lambda name: (len(name), name))
+        return sorted(ended, key=natural)
 
     def __enter__(self) -> Lab:
         return self

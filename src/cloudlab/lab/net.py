@@ -15,6 +15,7 @@ from cloudlab.errors import UsageError
 from cloudlab.machines import Machine
 from cloudlab.networks import Link, Switch
 from cloudlab.progress import progress
+from cloudlab.units import natural
 
 if TYPE_CHECKING:
     from cloudlab.lab.lab import Lab
@@ -46,7 +47,7 @@ class Pings:
         return f"{self._summary}{f'; none: {lost}' if lost else ''}"
 
     def _repr_html_(self) -> str:
-        names = sorted({a for a, _ in self.rtt_ms}, key=lambda name: (len(name), name))
+        names = sorted({a for a, _ in self.rtt_ms}, key=natural)
         head = "".join(f"<th scope='col'>{html.escape(name)}</th>" for name in names)
         rows = "".join(
             f"<tr><th scope='row'>{html.escape(a)}</th>{''.join(self._cell(a, b) for b in names)}</tr>" for a in names

@@ -19,7 +19,7 @@ from pexpect.fdpexpect import fdspawn
 from cloudlab.errors import MachineError, UsageError
 
 _DEADLINE_S = 30.0
-_PROMPT = r"[a-z]+@[a-z0-9-]+:[^\r\n]*[#$] $"
+_PROMPT = r"[a-z]+@[a-z0-9-]+:[^\r\n]*[#$] "
 _ECHO = 40  # characters of a line that a terminal of 80 columns echoes unbroken
 _ESCAPE_KEY = b"\x1d"  # Ctrl-]
 TAIL = 1 << 16  # bytes of what was printed last: many screens, and quickly sent
@@ -130,16 +130,16 @@ class Console(_Spawn):
 
     def login(self, timeout_s: float = _DEADLINE_S) -> None:
         """Press Enter and wait for the shell's prompt."""
-        self.drain()
-        self.send("\r")
-        self._expect(_PROMPT, timeout_s)
+        self._knock(timeout_s)
+        self._expect(f"{_PROMPT}$", timeout_s)
 
     def enter(self, line: str, timeout_s: float = _DEADLINE_S) -> str:
         """Type a line, wait for the next prompt, return what stood in between, as a person sees it."""
-        self.login(timeout_s)
+        self._knock(timeout_s)
         self.send(line + "\r")
-        self._expect(re.escape(line[:_ECHO]), timeout_s)  # an earlier prompt may still be on its way
-        self._expect(_PROMPT, timeout_s)
+        # Only the shell echoes behind a prompt. The terminal echoes as well what comes while the shell is busy.
+        self._expect(_PROMPT + re.escape(line[:_ECHO]), timeout_s)
+        self._expect(f"{_PROMPT}$", timeout_s)
         seen = _CONTROL.sub("", str(self.before)).replace("\r", "")
         return seen.split("\n", 1)[-1].rstrip("\n") if "\n" in seen else ""
 
@@ -151,6 +151,12 @@ class Console(_Spawn):
         except (pexpect.TIMEOUT, pexpect.EOF):
             pass  # there is no more
         self.buffer = ""
+
+    def _knock(self, timeout_s: float) -> None:
+        """Press Enter, wait for a prompt, and leave it unread: it may be an earlier one, with another behind it."""
+        self.drain()
+        self.send("\r")
+        self._expect(f"(?={_PROMPT}$)", timeout_s)
 
     def _expect(self, pattern: str, timeout_s: float) -> None:
         try:

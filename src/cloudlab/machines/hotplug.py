@@ -133,7 +133,7 @@ def nic(device_id: str, slot: int, directory: Path, identity: Identity) -> Devic
     return Device(device_id, "nic", (("netdev_add", wire), ("device_add", card)), slot, guest_name=f"eth{number}")
 
 
-def of(identity: Identity, device: Device, directory: Path) -> Device:
+def made_for(identity: Identity, device: Device, directory: Path) -> Device:
     """Return the same device for another machine: a network card has an address and a wire of its own."""
     if device.kind != "nic" or device.slot is None:
         return device

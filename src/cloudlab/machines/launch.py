@@ -128,7 +128,9 @@ def launch(
             if source.ram is None:  # the saved guest may have had cables in
                 _pull_cables(running, plugged)
     except MachineError as error:
-        raise explain(running, error) from error
+        said = explain(running, error)
+        child.kill()  # nobody else knows of it yet
+        raise said from error
     return running
 
 

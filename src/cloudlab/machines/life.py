@@ -78,7 +78,7 @@ class Life:
     def adopt(self, source: Source, devices: dict[str, hotplug.Device]) -> None:
         """Start from another machine's saved state (see `clone`)."""
         mine = self._home.owner.directory
-        self.devices = {name: hotplug.of(self.identity, device, mine) for name, device in devices.items()}
+        self.devices = {name: hotplug.made_for(self.identity, device, mine) for name, device in devices.items()}
         self._launch(source)
 
     def _launch(self, source: Source) -> None:
@@ -184,7 +184,7 @@ class Life:
         except CloudlabError as error:
             if reset != self._resets:
                 return  # it was reset once more (QEMU tells of a reset twice): the last one counts
-            self._ending = str(error) if not isinstance(error, MachineError) else error.problem
+            self._ending = error.problem if isinstance(error, MachineError) else str(error)
         self._ready.set()
 
     def _on_exit(self, running: Running) -> None:

@@ -36,20 +36,16 @@ def _describe(frame: bytes) -> Words:
     vlan = f"VLAN {ethernet.vlan_tags[0].id}: " if getattr(ethernet, "vlan_tags", None) else ""
     inside = ethernet.data
     if frame[:6] == STP_GROUP and (claim := decode_claim(frame)) is not None:
-        return (
-            source,
-            destination,
-            "STP",
-            f"root {claim.root.hex()}, cost {claim.cost}, from {claim.bridge.hex()} port {claim.port}",
-        )
+        says = f"root {claim.root.hex()}, cost {claim.cost}, from {claim.bridge.hex()} port {claim.port}"
+        return source, destination, "STP", says
     if isinstance(inside, dpkt.arp.ARP):
         return source, destination, "ARP", vlan + _arp(inside)
     if isinstance(inside, dpkt.ip.IP):
         protocol, info = _ip(inside)
         return socket.inet_ntoa(inside.src), socket.inet_ntoa(inside.dst), protocol, vlan + info
     if isinstance(inside, dpkt.ip6.IP6):
-        addresses = (socket.inet_ntop(socket.AF_INET6, a) for a in (inside.src, inside.dst))
-        return *addresses, "IPv6", vlan + type(inside.data).__name__  # type: ignore[return-value]
+        sender, receiver = (socket.inet_ntop(socket.AF_INET6, address) for address in (inside.src, inside.dst))
+        return sender, receiver, "IPv6", vlan + type(inside.data).__name__
     return source, destination, f"0x{ethernet.type:04x}", vlan + f"{len(frame)} bytes"
 
 
@@ -71,7 +67,6 @@ def _ip(packet: Any) -> tuple[str, str]:
         flags = ", ".join(name for bit, name in _FLAGS if inside.flags & bit)
         return "TCP", f"{inside.sport} > {inside.dport} [{flags}] {len(inside.data)} bytes"
     if isinstance(inside, dpkt.udp.UDP):
-        return (
-            "DNS" if 53 in (inside.sport, inside.dport) else "UDP"
-        ), f"{inside.sport} > {inside.dport} {len(inside.data)} bytes"
+        protocol = "DNS" if 53 in (inside.sport, inside.dport) else "UDP"
+        return protocol, f"{inside.sport} > {inside.dport} {len(inside.data)} bytes"
     return f"IP {packet.p}", f"{packet.len} bytes"

@@ -63,10 +63,9 @@ class Fabric:
         self._thread: threading.Thread | None = None
         self._next_hello = 0.0
         self._storms: dict[Switch, int] = {}
-        self.on_error: Callable[[Switch, Exception], None] = lambda switch, error: (
-            None
-        )  # called when `receive` has raised
-        self.on_storm: Callable[[Switch], None] = lambda switch: None  # called when a switch had to drop floods
+        # called when a switch's `receive` has raised, and when a switch had to drop floods
+        self.on_error: Callable[[Switch, Exception], None] = lambda switch, error: None
+        self.on_storm: Callable[[Switch], None] = lambda switch: None
 
     # --- what there is ---
 
@@ -118,7 +117,7 @@ class Fabric:
             between_switches = not any(isinstance(end, str) for end in ends)
             for end in ends:
                 if not isinstance(end, str) and (between_switches or not up):
-                    self._queue(end[1], end[0].port_changed(end[1], up=up))
+                    self._send_all(end[0].port_changed(end[1], up=up))
             self._ring()
 
     def _lose(self, link: Link) -> None:
@@ -258,8 +257,7 @@ class Fabric:
             return
         self._next_hello = time.monotonic() + HELLO_S
         for switch in list(self.switches.values()):
-            for port, frame in switch.tick():
-                self._out_of(port, frame)
+            self._send_all(switch.tick())
             if self._is_stormy(switch):
                 self._storms[switch] = switch.storms
                 self.on_storm(switch)
@@ -276,7 +274,7 @@ class Fabric:
     def _carry(self) -> None:
         """Move frames one step at a time: onto a link, out of it, through a switch, onto the next."""
         now, work = time.monotonic(), self._work
-        for _ in range(min(_BATCH, max(len(work), 1) * 64)):
+        for _ in range(_BATCH):
             if not work:
                 return
             link, way, frame, _ = item = work.popleft()
@@ -317,9 +315,9 @@ class Fabric:
             self.on_error(switch, error)
             return []
 
-    def _queue(self, port: Port, outputs: list[Output]) -> None:
-        for to, frame in outputs:
-            self._out_of(to, frame)
+    def _send_all(self, outputs: list[Output]) -> None:
+        for port, frame in outputs:
+            self._out_of(port, frame)
 
     def _out_of(self, port: Port, frame: bytes, hops: int = 0) -> None:
         link, way = self._link_of_port.get(port, (None, 0))

@@ -10,9 +10,7 @@ from typing import Any, TypeGuard
 from cloudlab.errors import UsageError
 from cloudlab.networks.capture import Capture
 
-_QUEUE_S = (
-    0.2  # how long a frame may wait for its turn on a slow link; later ones are dropped (a short tail-drop queue)
-)
+_QUEUE_S = 0.2  # how long a frame may wait for its turn on a slow link: later ones are dropped (tail drop)
 _TIME = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(us|ms|s)\s*")
 _RATE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kMG]?)(?:bit(?:/s)?|bps)?\s*")
 _FACTOR = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
@@ -61,7 +59,8 @@ class Link:
 
     def __init__(self, a: str, b: str, changed: Callable[[Link], None] = lambda link: None) -> None:
         self.a, self.b, self.up = a, b, True
-        self.delay_s, self.jitter_s, self.loss, self.rate = 0.0, 0.0, 0.0, None
+        self.delay_s, self.jitter_s, self.loss = 0.0, 0.0, 0.0
+        self.rate: float | None = None
         self.frames, self.octets, self.lost = 0, 0, 0
         self.captures: tuple[Capture, ...] = ()
         self.plain = True  # nothing to decide: frames pass as they come
@@ -89,8 +88,6 @@ class Link:
         self.delay_s, self.jitter_s, self.loss, self.rate = new_delay, new_jitter, new_loss, new_rate
         self.plain = not (new_delay or new_jitter or new_loss or new_rate)
         return self
-
-    rate: float | None
 
     def cut(self) -> None:
         """Pull the cable out: frames on their way are lost, and both ends see that there is no carrier."""
@@ -126,9 +123,9 @@ class Link:
                 return None
             out = self._free_s[way] = start + size * 8 / self.rate
         out += max(0.0, self.delay_s + (self._random.uniform(-self.jitter_s, self.jitter_s) if self.jitter_s else 0.0))
-        out = self._last_s[way] = max(
-            out, self._last_s[way] if self.jitter_s else out
-        )  # a cable never changes the order
+        if self.jitter_s:
+            out = max(out, self._last_s[way])  # a cable never changes the order
+        self._last_s[way] = out
         return out
 
     @property

@@ -130,7 +130,8 @@ class SpanningTree:
 
 def encode(claim: Claim) -> bytes:
     """Write a configuration message (802.1D-1998, 9.3.1) as a frame; Wireshark reads it as STP."""
-    times = b"".join((seconds * 256).to_bytes(2, "big") for seconds in (claim.age, _OLDEST, 2, 15))
+    # message age, max age, hello time, forward delay: in 1/256 s; a port here opens without delay
+    times = b"".join(int(seconds * 256).to_bytes(2, "big") for seconds in (claim.age, _OLDEST, HELLO_S, 0))
     place = claim.bridge + (0x8000 + claim.port).to_bytes(2, "big")
     body = bytes(5) + claim.root + claim.cost.to_bytes(4, "big") + place + times
     return STP_GROUP + claim.bridge[2:] + (len(_LLC) + len(body)).to_bytes(2, "big") + _LLC + body

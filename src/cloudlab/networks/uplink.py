@@ -25,6 +25,7 @@ class Uplink:
         self.socket, log = owner.path(f"{name}.net0"), owner.path(f"{name}.qemu.log")
         self._child = owner.spawn(name, [qemu, *self.arguments(self.socket)], log=log)
         if not wait_showing(f"{name} starts", self._listens, _START_DEADLINE_S):
+            self._child.kill()
             raise MachineError(name, "the uplink did not start", output=self._child.printed(), log=log)
 
     def arguments(self, socket: Path) -> list[str]:

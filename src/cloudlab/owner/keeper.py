@@ -169,10 +169,8 @@ def main() -> None:
     for number in _HANDLED:
         signal.signal(number, lambda *_: None)
     line, lock, directory, owner_pid = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
-    for end in (
-        line,
-        lock,
-    ):  # the lock: taken by the owner and open here as long as we live, it shows that the lab is alive
+    # The lock, taken by the owner and open here as long as we live, shows that the lab is alive
+    for end in (line, lock):
         os.set_inheritable(end, False)
     Keeper(socket.socket(fileno=line), directory, owner_pid).serve()
 

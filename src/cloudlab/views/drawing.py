@@ -14,6 +14,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from cloudlab.errors import UsageError
+from cloudlab.units import natural
 from cloudlab.views import layout, style
 from cloudlab.views.labels import Label, place_labels, shortened, text_width
 from cloudlab.views.words import Details, as_text, joined, link_details, names_of, node_details, number, word
@@ -223,7 +224,7 @@ def drawing(topology: object, title: str = "", positions: Mapping[str, Point] | 
     """Prepare a topology to be drawn; places are found unless they're given."""
     graph = graph_of(topology)
     places = layout.positions(graph) if positions is None else layout.stable(positions, graph)
-    names = sorted(map(str, graph), key=layout.natural)
+    names = sorted(map(str, graph), key=natural)
     facts = {str(name): facts for name, facts in graph.nodes.items()}
     nodes = {name: _node(name, facts[name], places[name]) for name in names}
     rank = {name: number for number, name in enumerate(names)}
@@ -242,8 +243,9 @@ def graph_of(topology: Any) -> nx.Graph[Any]:
     for candidate in (topology, getattr(topology, "topology", None), getattr(topology, "graph", None)):
         if isinstance(candidate, nx.Graph):
             return nx.Graph(candidate) if candidate.is_directed() or candidate.is_multigraph() else candidate
-        if isinstance(getattr(candidate, "graph", None), nx.Graph):
-            return graph_of(candidate.graph)  # type: ignore[union-attr]
+        inner = getattr(candidate, "graph", None)
+        if isinstance(inner, nx.Graph):
+            return graph_of(inner)
     raise UsageError(
         f"{topology!r} is not a topology.",
         allowed="a networkx graph, or what has one: a lab, a network, a topology",

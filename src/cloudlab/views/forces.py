@@ -64,7 +64,11 @@ def _pivot_distances(neighbours: Neighbours, count: int) -> list[dict[str, int]]
 def _doubly_centred(rows: list[list[float]]) -> list[list[float]]:
     across = [sum(column) / len(rows) for column in zip(*rows, strict=True)]
     overall = sum(across) / len(across)
-    return [[(mean + sum(row) / len(row) - overall - cell) / 2 for cell, mean in zip(row, across)] for row in rows]  # noqa: B905
+    means = [sum(row) / len(row) for row in rows]
+    return [
+        [(down + mean - overall - cell) / 2 for cell, down in zip(row, across, strict=True)]
+        for row, mean in zip(rows, means, strict=True)
+    ]
 
 
 def _main_axis(rows: list[list[float]], without: tuple[list[float], ...]) -> list[float]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from cloudlab.units import natural
 from cloudlab.views.forces import Neighbours, Point, hops
 from cloudlab.views.shapes import TURN, Places, place
 
@@ -36,11 +36,6 @@ def stable(old: Mapping[str, Point], graph: nx.Graph[Any]) -> Places:
         beside = [kept[other] for other in sorted(map(str, graph[name]), key=natural) if other in kept]
         kept[name] = _free_place(fresh[name], beside, list(kept.values()), gap)
     return {name: kept[name] for name in fresh}
-
-
-def natural(name: str) -> list[tuple[int, str]]:
-    """Return a key that sorts n2 before n10."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def _neighbours(graph: nx.Graph[Any], names: list[str]) -> Neighbours:
