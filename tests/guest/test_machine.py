@@ -263,6 +263,15 @@ def test_a_command_running_at_a_reboot_fails_and_says_so(fresh: Machine) -> None
     assert fresh.succeed("echo back") == "back\n"
 
 
+def test_a_kernel_panic_is_told_even_before_the_driver_is_loaded_that_tells_of_it(fresh: Machine) -> None:
+    fresh.succeed("modprobe -r pvpanic_pci")
+    with pytest.raises(MachineError, match="kernel panicked"):
+        fresh.run("echo c > /proc/sysrq-trigger")
+    assert fresh.state is State.CRASHED
+    fresh.start()
+    assert fresh.succeed("echo back") == "back\n"
+
+
 def test_a_kernel_panic_is_told_with_the_kernels_own_words(fresh: Machine) -> None:
     with pytest.raises(MachineError) as caught:
         fresh.run("echo c > /proc/sysrq-trigger")

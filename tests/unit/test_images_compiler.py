@@ -13,8 +13,8 @@ from cloudlab.images.compiler import compile_static
 
 # A compiler that puts its own name before the source, and refuses a source that says so.
 WORKS = """#!/bin/sh
-grep -q mistake agent.c && { echo "agent.c:1: error: mistake" >&2; exit 1; }
-{ echo "$(basename "$0") $*"; cat agent.c; } > program
+grep -q mistake program.c && { echo "agent.c:1: error: mistake" >&2; exit 1; }
+{ echo "$(basename "$0") $*"; cat program.c; } > program
 """
 BROKEN = "#!/bin/sh\necho 'cannot find -lc' >&2; exit 1\n"
 
@@ -68,7 +68,7 @@ cat {programs}/zig-of-pip > "$place/ziglang/zig"
 def test_the_compiler_that_is_here_is_asked_for_a_static_program(source: Path, programs: Path, tools: Path) -> None:
     add(programs, "gcc", WORKS)
     command, program = compile_static(source, tools).decode().splitlines()
-    assert command == "gcc -static -Os -s -Wl,--build-id=none -o program agent.c"
+    assert command == "gcc -static -Os -s -Wl,--build-id=none -o program program.c"
     assert program == "int main;"
     assert list(tools.iterdir()) == []
 

@@ -1,4 +1,4 @@
-"""From recipe to image: choose files, add the agent and the boot files; what is left is a kernel and a file tree."""
+"""From recipe to image: choose files, add our programs and the boot files; what is left is a kernel and a file tree."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cloudlab.images.tree import Tree
 from cloudlab.progress import progress
 
 FORMAT = "3"  # of what this module writes: another number makes every image anew
-_STEPS = ("unpack packages", "choose files", "kernel and modules", "agent")
+_STEPS = ("unpack packages", "choose files", "kernel and modules", "programs of ours")
 _DIRECTORIES = (
     *("dev", "etc", "home/student", "mnt", "opt", "proc", "root", "run", "srv", "sys"),
     *("usr/bin", "usr/lib64", "var/lib", "var/log"),
@@ -72,8 +72,9 @@ def build(recipe: Recipe, packages: Mapping[Package, Path], tools: Path) -> Buil
             vmlinux = extract_vmlinux(_vmlinuz(kernel_files))
             modules = Modules(kernel_files)
             absent += _add_modules(recipe, modules, root)
-        with step("agent"):
-            root.add_file("usr/libexec/cloudlab-agent", compile_static(recipe.agent_source, tools), 0o755)
+        with step("programs of ours"):
+            for source in recipe.sources:
+                root.add_file(f"usr/libexec/cloudlab-{source.stem}", compile_static(source, tools), 0o755)
     _finish(recipe, root)
     return Built(vmlinux, root, modules.release, used, absent)
 

@@ -1,4 +1,4 @@
-"""Compile the agent that runs in the guest: one static x86-64 program, by the C compiler here or by zig's."""
+"""Compile what of ours runs in the guest: each a static x86-64 program, by the C compiler here or by zig's."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def compile_static(source: Path, tools: Path) -> bytes:
 
 def _compile(compiler: list[str], program: str, tools: Path) -> bytes:
     with tempfile.TemporaryDirectory(prefix=".compiling-", dir=tools) as folder:
-        (Path(folder) / "agent.c").write_text(program)  # a fixed name: no path of this computer gets into the program
-        _run([*compiler, *_FLAGS, "-o", "program", "agent.c"], Path(folder), tools)
+        (Path(folder) / "program.c").write_text(program)  # a fixed name: no path of this computer gets into the program
+        _run([*compiler, *_FLAGS, "-o", "program", "program.c"], Path(folder), tools)
         return (Path(folder) / "program").read_bytes()
 
 

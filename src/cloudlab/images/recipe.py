@@ -38,9 +38,9 @@ class Recipe:
         return sorted(path for path in (self.directory / "files").rglob("*") if path.is_file())
 
     @property
-    def agent_source(self) -> Path:
-        """The agent's C source, compiled when the image is built."""
-        return self.directory / "agent.c"
+    def sources(self) -> list[Path]:
+        """C sources of ours; agent.c becomes /usr/libexec/cloudlab-agent when the image is built, and so on."""
+        return sorted(self.directory.glob("*.c"))
 
     @property
     def lock_file(self) -> Path:
@@ -50,7 +50,7 @@ class Recipe:
     def fingerprint(self) -> str:
         """Return SHA-256 over all that the recipe says: another text, another image."""
         digest = hashlib.sha256()
-        for path in [self.directory / "recipe.toml", self.agent_source, self.lock_file, *self.files()]:
+        for path in [self.directory / "recipe.toml", *self.sources, self.lock_file, *self.files()]:
             if path.exists():
                 name = path.relative_to(self.directory).as_posix()
                 digest.update(f"{name} {is_program(path)}\0".encode() + path.read_bytes() + b"\0")

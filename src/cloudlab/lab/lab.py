@@ -68,6 +68,7 @@ class Lab:
         cold: bool = False,
         screen: bool = False,
         aslr: bool = False,
+        cgroups: str = "v2",
         disks: list[str] | None = None,
         accelerator: str | None = None,
     ) -> Machine:
@@ -76,12 +77,13 @@ class Lab:
         The same call again returns the same machine; one that has ended is started anew. `screen` adds a VGA card, `disks` are
         sizes or files (see `Machine.plug`), `aslr` turns address-space randomisation on: safer, and 2 to 5 times slower to start
         programs where instructions are translated, because what was translated for one address is of no use at another.
+        `cgroups="v1"` gives each controller a hierarchy of its own in /sys/fs/cgroup, as it was before version 2.
         """
         self._check_free(name, among=[*self.switches, *self._cabling.uplinks])
         with self._lock:
             built = self._image(image)
             chosen = self._accelerator(built, accelerator)
-            spec = self._spec(built, parse_size(memory), cpus, chosen, screen=screen, aslr=aslr)
+            spec = self._spec(built, parse_size(memory), cpus, chosen, screen=screen, aslr=aslr, cgroups=cgroups)
             known = self._machines.get(name)
             if (
                 known is not None
@@ -120,10 +122,8 @@ class Lab:
             return accelerators.named(wanted, "asked for")
         return accelerators.choose(self._owner, Spec(image.kernel, image.initrd, image.append), self.images.directory)
 
-    def _spec(
-        self, image: Image, memory: int, cpus: int, accelerator: Accelerator, *, screen: bool, aslr: bool
-    ) -> Spec:
-        return Spec(image.kernel, image.initrd, image.append, memory, cpus, accelerator.name, screen, aslr)
+    def _spec(self, image: Image, memory: int, cpus: int, accelerator: Accelerator, **more: Any) -> Spec:
+        return Spec(image.kernel, image.initrd, image.append, memory, cpus, accelerator.name, **more)
 
     def _home(self, accelerator: Accelerator) -> Home:
         def sibling(name: str, spec: Spec, source: Source, devices: dict[str, Device]) -> Machine:

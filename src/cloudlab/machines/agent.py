@@ -132,8 +132,8 @@ class Agent:
         ]
         return self._job(IDENTITY, b"".join(field.encode() + b"\0" for field in fields))
 
-    def feed(self, job: Job, data: bytes, timeout_s: float) -> None:
-        """Send bytes to a job's standard input or file, no faster than they are used, then its end.
+    def feed(self, job: Job, data: bytes, timeout_s: float, *, end: bool = True) -> None:
+        """Send bytes to a job's standard input or file, no faster than they are used, then (or not yet) its end.
 
         A job that ends first has read what it wanted: that is no error here.
         """
@@ -144,13 +144,18 @@ class Agent:
             if not job.spend(len(piece), until - time.monotonic()):
                 return
             self._send(DATA, job.number, piece)
-        self._send(EOF, job.number)
+        if end:
+            self._send(EOF, job.number)
+
+    def signal(self, job: Job, number: int) -> None:
+        """Send a signal to the process group of a job's command."""
+        self._send(SIGNAL, job.number, struct.pack("<I", number))
 
     def finish(self, job: Job, timeout_s: float) -> bool:
         """Wait for a job's end; at the deadline it is killed, and False says so."""
         in_time = job.wait(timeout_s)
         if not in_time:
-            self._send(SIGNAL, job.number, struct.pack("<I", signal.SIGKILL))
+            self.signal(job, signal.SIGKILL)
             job.wait(_KILL_GRACE_S)
         self._jobs.pop(job.number, None)
         if job.failure:

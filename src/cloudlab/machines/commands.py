@@ -12,6 +12,7 @@ from cloudlab.errors import MachineError
 from cloudlab.machines.agent import OUT, Agent, Job
 from cloudlab.machines.life import Life
 from cloudlab.machines.result import Result
+from cloudlab.machines.spawned import Spawned
 from cloudlab.owner.waiting import wait_showing
 
 _SETTLE_S = 5.0
@@ -45,6 +46,25 @@ class Commands(Life):
             agent.feed(job, input.encode() if isinstance(input, str) else bytes(input), timeout_s)
         except MachineError as error:  # it has ended in this very moment
             raise self._explained(error, job, words) from error
+        return self._ended(agent, job, words, timeout_s, began)
+
+    def spawn(
+        self,
+        command: str | Sequence[str],
+        *,
+        directory: str | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> Spawned:
+        """Start a command and go on while it runs; its standard input stays open until `end_input`."""
+
+        def start(heard: Callable[[int, bytes], None]) -> tuple[Agent, Job]:
+            agent = self._agent()
+            return agent, agent.start(command, directory=directory, environment=environment, on_output=heard)
+
+        return Spawned(self, command if isinstance(command, str) else " ".join(command), start)
+
+    def _ended(self, agent: Agent, job: Job, words: str, timeout_s: float, began: float) -> Result:
+        """Wait for a command's end."""
         self._await(agent, job, words, timeout_s)
         return Result(
             words,

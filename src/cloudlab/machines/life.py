@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from cloudlab.machines.machine import Machine
 
 _CLOSE_DEADLINE_S = 5.0
+_PANIC, _PANIC_WITHIN = (
+    b"Kernel panic - not syncing",
+    1 << 14,
+)  # what the kernel says last, before a page or two about why
 
 
 class State(enum.Enum):
@@ -170,6 +174,10 @@ class Life:
         elif kind == "SHUTDOWN" and not self._ending and data.get("reason") == "guest-shutdown":
             self._ending = "the guest powered off"
         elif kind == "RESET" and data.get("guest") and self._running:
+            if _PANIC in self._running.printed(_PANIC_WITHIN):  # before the driver was loaded that would tell
+                self._ending = "the guest's kernel panicked"
+                self._running.child.kill()
+                return
             self._state = State.STARTING
             self._ready.clear()
             self._running.agent.forget("the guest was reset while it was working")

@@ -16,7 +16,7 @@ _NAME = re.compile(r"[a-z]([a-z0-9-]{0,30}[a-z0-9])?")
 
 @dataclass(frozen=True)
 class Spec:
-    """One guest's hardware. `memory` in bytes; `screen` adds a VGA card, for `Machine.screenshot`."""
+    """One guest's hardware. `memory` in bytes; `screen` adds a VGA card, for `Machine.screenshot`; `cgroups` is "v1" or "v2"."""
 
     kernel: Path
     initrd: Path
@@ -26,6 +26,7 @@ class Spec:
     accelerator: str = "tcg"
     screen: bool = False
     aslr: bool = False
+    cgroups: str = "v2"
 
     def __post_init__(self) -> None:
         if not 64 * MIB <= self.memory <= 64 * GIB:
@@ -40,6 +41,12 @@ class Spec:
                 allowed="1 to 16",
                 example='lab.machine("n1", cpus=2)',
             )
+        if self.cgroups not in ("v1", "v2"):
+            raise UsageError(
+                f"cgroups={self.cgroups!r} is not a version of control groups.",
+                allowed='"v2", as used today, or "v1"',
+                example='lab.machine("old", cgroups="v1")',
+            )
 
     @property
     def kernel_parameters(self) -> str:
@@ -47,6 +54,8 @@ class Spec:
         words = self.append.split()
         if self.aslr:
             words = [word for word in words if word != "norandmaps"]
+        if self.cgroups == "v1":
+            words.append("cgroups=v1")  # no word of the kernel's: init finds it in its environment
         if self.screen:
             words = [word for word in words if word != "quiet"]
             words.insert(0, "console=tty0")  # the last console= becomes /dev/console: the serial line stays it
