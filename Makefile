@@ -27,7 +27,7 @@ check: ## run what needs no guest, in under a minute: lint, types, unit tests, l
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy --strict
-	$(BIN)/python -m pytest tests/unit
+	$(BIN)/python -m pytest tests/unit -m "not soak"
 	$(BIN)/python -m cloudlab.teaching check
 
 bench: ## measure the speeds that README and the lessons promise

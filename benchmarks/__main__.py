@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 
-from benchmarks import commands, course, guests, networks, peers, report, views
+from benchmarks import commands, container_images, containers, course, guests, networks, peers, report, views
 from benchmarks.bench import Bench
 from benchmarks.measure import Measure
 from cloudlab import Lab
@@ -20,6 +20,9 @@ BENCHMARKS = {
     "randomisation": commands.randomisation,
     "cluster": networks.cluster,
     "switch": networks.switch,
+    "containers": containers.containers,
+    "density": containers.density,
+    "images": container_images.images,
     "views": views.views,
     "image": course.image,
     "page": course.page,

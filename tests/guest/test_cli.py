@@ -163,7 +163,7 @@ def status_of(url: str) -> int:
 def test_the_examples_in_the_readme_work(run_directory: Path, tmp_path: Path) -> None:
     readme = (Path(__file__).parents[2] / "README.md").read_text()
     examples = re.findall(r"^```python\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
-    for example, printed in zip(examples, ("b'keep me' n2", "12 of 12 pings answered"), strict=True):
+    for example, printed in zip(examples, ("b'keep me' n2", "12 of 12 pings answered", "0 hello"), strict=True):
         words = [sys.executable, "-c", example]
         done = subprocess.run(words, capture_output=True, text=True, timeout=120, cwd=tmp_path)
         assert done.returncode == 0, done.stderr

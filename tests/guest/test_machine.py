@@ -481,6 +481,44 @@ def test_plugging_nonsense_is_explained_and_changes_nothing(n1: Machine, options
     assert n1.succeed("echo fine") == "fine\n"
 
 
+# --- commands that run on ---------------------------------------------------------------------------------------
+
+
+def test_a_spawned_command_is_talked_to_while_it_runs(n1: Machine) -> None:
+    heard: list[bytes] = []
+    cat = n1.spawn(["cat"], on_output=heard.append)
+    cat.write("one\n")
+    assert cat.wait_until_printed(lambda printed: b"one" in printed, 10)
+    cat.write(b"two\n")
+    assert cat.wait_until_printed(lambda printed: b"two" in printed, 10)
+    assert cat.running
+    cat.end_input()
+    result = cat.wait()
+    assert (result.exit_status, result.stdout, b"".join(heard)) == (0, "one\ntwo\n", b"one\ntwo\n")
+    assert not cat.running
+
+
+def test_waiting_for_what_is_never_printed_ends_with_the_command_or_the_time(n1: Machine) -> None:
+    short = n1.spawn("echo over")
+    assert not short.wait_until_printed(lambda printed: b"more" in printed, 10)
+    long = n1.spawn("sleep 1000")
+    assert not long.wait_until_printed(bool, 0.2)
+    long.kill()
+    assert long.wait().exit_status == 137
+
+
+def test_a_spawned_command_is_signalled_and_its_guest_may_go(fresh: Machine) -> None:
+    polite = fresh.spawn("trap 'echo asked; exit 4' TERM; echo ready; while :; do sleep 0.1; done")
+    assert polite.wait_until_printed(lambda printed: b"ready" in printed, 10)
+    polite.signal(signal.SIGTERM)
+    assert (polite.wait().exit_status, polite.stdout) == (4, "ready\nasked\n")
+    lost = fresh.spawn("sleep 1000")
+    fresh.crash()
+    with pytest.raises(MachineError, match="the plug was pulled"):
+        lost.wait()
+    lost.kill()
+
+
 # --- to look at -------------------------------------------------------------------------------------------------
 
 

@@ -231,6 +231,67 @@ def test_busybox_tells_its_applets_without_being_run() -> None:
         busybox_applets(b"\x7fELF[\0[[\0")
 
 
+ROOT = """
+title = "a root"
+[take]
+busybox = ["busybox"]
+tools = ["usr/lib/data/"]
+certificates = ["usr/share/certificates/*.crt"]
+[joined]
+"etc/all.crt" = ["usr/share/certificates/*.crt"]
+"""
+CERTIFICATES: dict[str, bytes | str | int] = {
+    f"usr/share/certificates/{name}.crt": f"{name}\n".encode() for name in "bca"
+}
+
+
+def tar_of(built: Built) -> bytes:
+    out = io.BytesIO()
+    built.root.write_tar(out)
+    return out.getvalue()
+
+
+def test_a_root_for_containers_has_no_kernel_and_no_program_of_ours(
+    make: Callable[..., Built], recipe_text: Callable[[str], None], tmp_path: Path
+) -> None:
+    recipe_text(ROOT)
+    (tmp_path / "recipes/small/agent.c").unlink()
+    built = make({**DEBIAN, "certificates": CERTIFICATES})
+    assert (built.vmlinux, built.release, built.absent) == (b"", "", [])
+    assert [package.name for package in built.used] == ["busybox", "certificates", "tools"]
+    assert not any(
+        path.startswith(("usr/lib/modules", "usr/libexec", "home/student", "etc/boot")) for path in built.root
+    )
+    assert built.root["usr/bin/tool"].data == b"busybox"
+    assert oct(built.root["tmp"].mode) == "0o41777"
+    assert {"dev", "proc", "sys", "root", "home", "usr/lib", "etc/hosts"} <= set(built.root)
+
+
+def test_files_are_joined_in_order_and_do_not_stay(
+    make: Callable[..., Built], recipe_text: Callable[[str], None]
+) -> None:
+    recipe_text(ROOT)
+    root = make({**PACKAGES, "certificates": CERTIFICATES}).root
+    assert root["etc/all.crt"].data == b"a\nb\nc\n"
+    assert not any(path.startswith("usr/share/certificates") for path in root)
+
+
+def test_what_there_is_nothing_to_join_for_is_told(
+    make: Callable[..., Built], recipe_text: Callable[[str], None]
+) -> None:
+    recipe_text(ROOT.replace('["usr/share/certificates/*.crt"]\n[joined]', '["?usr/share/x"]\n[joined]'))
+    absent = make({**PACKAGES, "certificates": CERTIFICATES}).absent
+    assert absent == ["there is no file 'usr/share/certificates/*.crt' to make etc/all.crt of"]
+
+
+def test_a_root_for_containers_is_the_same_bytes_in_whatever_order_its_packages_come(
+    make: Callable[..., Built], recipe_text: Callable[[str], None]
+) -> None:
+    recipe_text(ROOT)
+    packages = {**PACKAGES, "certificates": CERTIFICATES}
+    assert {tar_of(make(packages, order)) for order in range(4)} == {tar_of(make(packages))}
+
+
 def test_the_same_packages_give_the_same_bytes_in_whatever_order_they_come(make: Callable[..., Built]) -> None:
     first = make(DEBIAN)
     for order in range(1, 4):

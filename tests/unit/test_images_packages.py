@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -129,6 +130,13 @@ def test_the_kernel_is_the_distributions_or_of_one_it_is_like(
 ) -> None:
     monkeypatch.setattr("platform.freedesktop_os_release", lambda: {"ID_LIKE": like})
     assert kernel_package(recipe, distro) == package
+
+
+def test_a_recipe_without_a_kernel_asks_for_none(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packages, "distribution", lambda: "fedora-40")
+    apt = FakeApt([NEW_CURL])
+    packages_for(replace(recipe, kernel={}), apt)
+    assert apt.asked == ["bash", "curl"]
 
 
 def test_a_distribution_without_a_kernel_is_an_error(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,8 +35,34 @@ def test_the_recipes_of_this_project_are_well_formed(monkeypatch: pytest.MonkeyP
     for name in recipe_names():
         recipe = find_recipe(name)
         assert "agent" in [source.stem for source in recipe.sources] or name != "node"
-        assert {"debian", "ubuntu"} <= set(recipe.kernel)
+        assert not recipe.bootable or {"debian", "ubuntu"} <= set(recipe.kernel)
         assert (recipe.directory / "README.md").is_file()
+
+
+ROOT = """
+title = "a root"
+dependencies = []
+[take]
+busybox-static = ["busybox"]
+[joined]
+"etc/all" = ["usr/share/parts/*"]
+"""
+
+
+def test_a_recipe_without_a_kernel_is_of_a_root_for_containers(folder: Path) -> None:
+    assert find_recipe("small").bootable
+    (folder / "recipe.toml").write_text(ROOT)
+    recipe = find_recipe("small")
+    assert not recipe.bootable
+    assert (recipe.modules, recipe.boot_modules, recipe.append) == ((), (), "")
+    assert recipe.joined == {"etc/all": ("usr/share/parts/*",)}
+
+
+@pytest.mark.parametrize("line", ['modules = ["overlay"]', "boot_modules = []", 'append = "quiet"'])
+def test_what_only_a_kernel_understands_is_a_mistake_without_one(folder: Path, line: str) -> None:
+    (folder / "recipe.toml").write_text(f"{line}\n{ROOT}")
+    with pytest.raises(UsageError, match=rf"unknown key {line.split(maxsplit=1)[0]}, in a recipe without \[kernel\]"):
+        find_recipe("small")
 
 
 def test_a_recipe_says_what_to_take(folder: Path) -> None:
@@ -55,6 +81,8 @@ def test_a_recipe_says_what_to_take(folder: Path) -> None:
         (GOOD.replace('["overlay"]', '"overlay"'), "'overlay' is not a list of words"),
         (GOOD.replace('bash = ["bash"]', "bash = [1]"), "not a list of words"),
         (GOOD.replace("[take]", "[[take]]"), "not a table"),
+        (GOOD.replace('boot_modules = ["virtio_net", "?pvpanic"]', ""), "KeyError: 'boot_modules'"),
+        (GOOD + '[joined]\n"etc/all" = "x"\n', "'x' is not a list of words"),
     ],
 )
 def test_an_ill_formed_recipe_names_its_file_and_what_is_wrong(folder: Path, text: str, complaint: str) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import tarfile
 import time
@@ -14,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 
+from cloudlab.cli import main
 from cloudlab.errors import CloudlabError, UsageError
-from cloudlab.images import Image, ImageStore, builder, find_recipe, store
+from cloudlab.images import Image, ImageStore, Recipe, builder, find_recipe, store
 from cloudlab.images.apt import Package
 from cloudlab.images.builder import Built
 from cloudlab.images.packed import unpack
@@ -29,6 +33,10 @@ boot_modules = []
 modules = []
 [kernel]
 debian = "linux-image-cloud-amd64"
+[take]
+"""
+ROOT = """
+title = "a root"
 [take]
 """
 CURL = Package("curl", "7.88", "c" * 64)
@@ -56,11 +64,17 @@ class Bench:
         (self.recipes / name).mkdir(parents=True, exist_ok=True)
         (self.recipes / name / "recipe.toml").write_text(RECIPE + more)
 
-    def _build(self, *_: object) -> Built:
+    def write_root(self, name: str, more: str = "") -> None:
+        self.write(name)
+        (self.recipes / name / "recipe.toml").write_text(ROOT + more)
+
+    def _build(self, recipe: Recipe, *_: object) -> Built:
         self.builds += 1
         root = Tree()
         for path, data in self.content.items():
             root.add_file(path, data)
+        if not recipe.bootable:
+            return Built(b"", root, "", [CURL], list(self.absent))
         return Built(b"\x7fELF kernel", root, "6.1.0-1-cloud-amd64", [CURL], list(self.absent))
 
 
@@ -344,3 +358,105 @@ def test_a_disk_that_fills_up_meanwhile_is_said_whoever_noticed_it(
     with pytest.raises(UsageError, match="the disk is full"):
         bench.store.get("small")
     assert names(bench) == [] if bench.store.images.exists() else True
+
+
+# --- roots for containers -------------------------------------------------------------------------------------------
+
+
+def test_a_root_for_containers_is_one_tar_archive_built_once(bench: Bench) -> None:
+    bench.write_root("box")
+    path = bench.store.rootfs("box")
+    assert bench.store.rootfs("box") == path
+    assert bench.builds == 1
+    with tarfile.open(path, "r:") as archive:
+        assert archive.getnames() == ["etc", "etc/motd"]
+    image = bench.store.find("box")
+    assert image is not None
+    assert (image.bootable, image.files, image.rootfs, image.size) == (
+        False,
+        ("rootfs.tar",),
+        path,
+        path.stat().st_size,
+    )
+    assert image.sha256 == {"rootfs.tar": hashlib.sha256(path.read_bytes()).hexdigest()}
+    assert image.packages == {"curl": "7.88"}
+
+
+def test_no_guest_boots_a_root_for_containers_and_no_container_has_a_guests_image(bench: Bench) -> None:
+    bench.write_root("box")
+    assert bench.store.rootfs_names() == ["box"]
+    with pytest.raises(UsageError, match="'box' has no kernel") as caught:
+        bench.store.get("box")
+    assert caught.value.allowed == "small"
+    with pytest.raises(UsageError, match="'small' is what guests are started from") as caught:
+        bench.store.rootfs("small")
+    assert caught.value.allowed == "box"
+    with pytest.raises(UsageError, match="There is no recipe 'nothing'"):
+        bench.store.rootfs("nothing")
+
+
+@pytest.mark.parametrize("damage", [flip, lambda path: os.truncate(path, 100), lambda path: path.unlink()])
+def test_a_damaged_root_is_noticed_and_built_anew(bench: Bench, damage: Callable[[Path], Any]) -> None:
+    bench.write_root("box")
+    path = bench.store.rootfs("box")
+    content = path.read_bytes()
+    damage(path)
+    assert bench.store.find("box") is None
+    assert bench.store.rootfs("box").read_bytes() == content
+    assert bench.builds == 2
+
+
+def test_a_root_is_exported_and_imported(bench: Bench, tmp_path: Path) -> None:
+    bench.write_root("box")
+    file, content = bench.store.export("box", tmp_path / "box.cloudlab-image"), bench.store.rootfs("box").read_bytes()
+    bench.distribution = ""
+    there = ImageStore(tmp_path / "there")
+    there.directory.mkdir()
+    there.import_(file)
+    assert there.rootfs("box").read_bytes() == content
+    assert there.rootfs("box").parent.name == "box-imported"
+    assert bench.builds == 1
+
+
+def test_a_root_is_locked_removed_and_pruned_as_images_are(bench: Bench) -> None:
+    bench.write_root("box")
+    old = bench.store.build("box", relock=True)
+    assert "curl" in find_recipe("box").lock_file.read_text()
+    bench.write_root("box", 'bash = ["bash"]\n')
+    new = bench.store.rootfs("box")
+    assert bench.store.prune() > old.size
+    assert [image.rootfs for image in bench.store.all()] == [new]
+    assert bench.store.remove("box") > 0
+    assert bench.store.all() == []
+
+
+def test_an_import_that_mixes_both_kinds_is_refused(bench: Bench, tmp_path: Path) -> None:
+    """A record without a kernel's release speaks of a root, whatever files lie beside it."""
+    image = bench.store.get("small")
+    record = image.directory / "image.json"
+    file = bench.store.export("small", tmp_path / "file")
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"kernel_release": ""}))
+    assert bench.store.find("small") is None
+    with tarfile.open(tmp_path / "mixed.tar", "w") as archive:
+        archive.add(image.kernel, "vmlinux")
+        archive.add(image.initrd, "initrd.cpio")
+        archive.add(record, "image.json")
+    file.write_bytes(zstandard.compress((tmp_path / "mixed.tar").read_bytes()))
+    with pytest.raises(UsageError, match="does not fit its own hashes"):
+        bench.store.import_(file)
+
+
+def test_the_command_line_lists_and_shows_a_root(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("cloudlab.cli.images._store", lambda: bench.store)
+    bench.write_root("box")
+    assert main(["images", "build", "box"]) == 0
+    capsys.readouterr()
+    assert main(["images", "list"]) == 0
+    assert re.search(r"^box +[0-9a-f]{16} +current +[\d.]+ KiB +- +\d{4}-", capsys.readouterr().out, re.MULTILINE)
+    assert main(["images", "show", "box"]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"^kernel: +none: it is a root for containers$", shown, re.MULTILINE)
+    assert str(bench.store.rootfs("box")) in shown
+    assert "kernel parameters" not in shown

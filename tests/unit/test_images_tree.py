@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import stat
+import tarfile
 
 import pytest
 
@@ -104,3 +105,28 @@ def test_a_link_leads_to_a_path_of_the_same_tree() -> None:
     tree.add_link("usr/bin/x", "/sbin/y")
     tree.add_link("usr/lib64/l", "../../lib/l")
     assert [tree.target(path) for path in tree] == ["usr/lib/a.so.1", "usr/bin/y", "usr/lib/l"]
+
+
+def test_a_tar_archive_has_the_whole_tree_sorted_of_root_and_without_time() -> None:
+    tree, out = Tree(), io.BytesIO()
+    tree.add_file("usr/bin/b", b"program", 0o4755)
+    tree.add_link("usr/bin/a", "b" * 200)
+    tree.add_directory("tmp", 0o1777)
+    tree.add_file("etc/" + "n" * 300, "é", 0o600)
+    tree.write_tar(out)
+    assert out.getvalue()[-1024:] == bytes(1024)
+    with tarfile.open(fileobj=io.BytesIO(out.getvalue())) as archive:
+        members = archive.getmembers()
+        assert {(each.uid, each.gid, each.uname, each.gname, each.mtime) for each in members} == {(0, 0, "", "", 0)}
+        assert [(each.name, each.type, oct(each.mode), each.linkname) for each in members] == [
+            ("etc", tarfile.DIRTYPE, "0o755", ""),
+            ("etc/" + "n" * 300, tarfile.REGTYPE, "0o600", ""),
+            ("tmp", tarfile.DIRTYPE, "0o1777", ""),
+            ("usr", tarfile.DIRTYPE, "0o755", ""),
+            ("usr/bin", tarfile.DIRTYPE, "0o755", ""),
+            ("usr/bin/a", tarfile.SYMTYPE, "0o777", "b" * 200),
+            ("usr/bin/b", tarfile.REGTYPE, "0o4755", ""),
+        ]
+        file = archive.extractfile("usr/bin/b")
+        assert file is not None
+        assert file.read() == b"program"

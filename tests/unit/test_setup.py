@@ -53,7 +53,7 @@ class Computer:
         self.program("id", "echo 0")
         self.program("apt-get", APT_GET)
         self.program("apt-cache", '[ -e "$BIN/updated" ]')
-        for name in ("qemu-system-x86_64", "qemu-img", "chromium"):
+        for name in ("qemu-system-x86_64", "qemu-img", "chromium", "skopeo", "umoci"):
             self.program(name)
         self.program("fc-list", "echo Noto")
 
@@ -231,3 +231,17 @@ def test_a_failed_pip_is_a_failure_that_the_next_run_repeats(computer: Computer)
     assert failed.returncode == 1
     assert "Is the network there?" in failed.stderr
     assert "installing" in computer.setup("lab").stdout
+
+
+def test_tools_that_tests_only_compare_with_are_tried_once_and_may_be_missing(computer: Computer) -> None:
+    done = computer.without("skopeo", "umoci").setup("test")
+    assert done.returncode == 0, done.stderr
+    assert computer.called("apt-get") == ["update", "install -y --no-install-recommends skopeo umoci"]
+    assert computer.setup("test").stdout == ""
+
+
+def test_tools_that_can_not_be_installed_are_gone_without(computer: Computer) -> None:
+    (computer.bin / "broken").touch()
+    done = computer.without("umoci").setup("test")
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[-1] == "setup: going on without umoci: tests that need them are skipped"

@@ -326,3 +326,31 @@ def test_a_figure_of_what_lives_has_no_counters() -> None:
     Lab.topology.add_edge("n1", "s1", state="up", frames=7, octets=420, loss=0.5)
     assert [row["details"] for row in figure(Lab()).table] == ["", "", "loss 50 %"]
     assert Lab.topology.edges["n1", "s1"]["frames"] == 7
+
+
+# --- containers in their machines -------------------------------------------------------------------------------------
+@pytest.fixture
+def contained() -> nx.Graph[str]:
+    graph: nx.Graph[str] = nx.Graph()
+    graph.add_node("n1", kind="machine", state="running")
+    graph.add_node("s1", kind="switch", state="running")
+    graph.add_edge("n1", "s1", state="up")
+    for name, state in (("n1/web", "running"), ("n1/db", "paused")):
+        graph.add_node(name, kind="container", state=state, image="busybox", address="")
+        graph.add_edge("n1", name, kind="inside")
+    return graph
+
+
+def test_a_container_hangs_on_its_machine_by_a_line_that_is_no_link(contained: nx.Graph[str]) -> None:
+    shown = figure(contained)
+    assert repr(shown) == "figure: 1 machine, 2 containers, 1 switch, 1 link; n1/db is paused"
+    assert shown.alt == "A network of 1 machine, 2 containers, 1 switch, 1 link. n1/db is paused."
+    assert {"name": "n1-n1/web", "kind": "inside", "state": "", "details": ""} in shown.table
+    lines = {trace["name"]: trace for trace in shown._spec()["data"] if trace["mode"] == "lines"}
+    assert set(lines) == {"inside", "link, up"}
+    assert lines["inside"]["line"]["dash"] == "dot"
+
+
+def test_when_all_containers_run_all_is_well(contained: nx.Graph[str]) -> None:
+    contained.nodes["n1/db"]["state"] = "running"
+    assert figure(contained).alt.endswith("Everything is running.")

@@ -281,3 +281,13 @@ def test_every_view_has_a_thread_of_its_own_and_leaves_none(source: Source) -> N
         view.stop()
     assert not mine & set(threading.enumerate())
     assert all(isinstance(view, Watching) for view in views)
+
+
+def test_a_line_into_a_machine_is_called_inside_and_no_link() -> None:
+    graph: nx.Graph[str] = nx.Graph()
+    graph.add_edge("n1", "n1/web", kind="inside")
+    graph.add_edge("n1", "s1", state="up")
+    seen = drawing(graph)
+    told = describe(seen, seen, {})["links"]
+    assert (told["n1-n1/web"]["kind"], told["n1-n1/web"]["state"]) == ("", "inside")
+    assert (told["n1-s1"]["kind"], told["n1-s1"]["state"]) == ("link", "up")

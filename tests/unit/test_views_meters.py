@@ -12,9 +12,11 @@ import psutil
 import pytest
 
 from cloudlab import MachineError, UsageError, meters
+from cloudlab.containers.cgroup_stats import CgroupStats, IoUse
 from cloudlab.machines.stats import Stats, measure
 from cloudlab.views import chart
-from cloudlab.views.meters import Meters, Reading, link_octets, sample, words
+from cloudlab.views.meters import Meters
+from cloudlab.views.readings import Reading, link_octets, sample, words
 
 Eventually = Callable[[Callable[[], bool], float], None]
 MIB = 1 << 20
@@ -97,6 +99,20 @@ def test_a_sample_in_words() -> None:
     after = Reading("n1", 1.0, Stats(0.25, 64 * MIB, 0, 0, 2048, 0), 1024)
     said = words(sample(before, after))
     assert said == "CPU 25 %, memory 64 MiB, disk 2 KiB/s read, 0 B/s written, network 1 KiB/s"
+
+
+def group(time_s: float, **used: object) -> CgroupStats:
+    return CgroupStats(time_s, **used)  # type: ignore[arg-type]
+
+
+def test_a_group_is_measured_by_the_clock_of_its_guest() -> None:
+    disks = {"254:0": IoUse(1000, 0), "254:16": IoUse(3000, 400)}
+    before = Reading("n1/web", 10.0, group(100.0, cpu_s=2.0))
+    after = Reading("n1/web", 20.0, group(102.0, cpu_s=3.0, memory=MIB, pids=4, io=disks))
+    used = sample(before, after)
+    assert (used.cpu, used.memory, used.processes) == (50.0, MIB, 4)
+    assert (used.disk_read, used.disk_written, used.network) == (2000, 200, None)
+    assert words(used) == "CPU 50 %, memory 1 MiB, I/O 2 KiB/s read, 200 B/s written, 4 processes"
 
 
 # --- charts -----------------------------------------------------------------------------------------------------------
@@ -191,6 +207,42 @@ def test_the_charts_are_well_formed_and_every_part_has_its_place(view: Meters, e
     for svg in re.findall(r"<svg.*?</svg>", html):
         ElementTree.fromstring(svg)
     assert set(re.findall(r'data-part="([^"]+)"', html)) == set(view._shown)
+
+
+class Group:
+    """What `meters` needs of a control group."""
+
+    def __init__(self, place: Machine, path: str) -> None:
+        self.place, self.path, self.there, self.time_s = place, path, True, 0.0
+
+    def stats(self) -> CgroupStats:
+        if not self.there:
+            raise UsageError("There is no container 'web' on n1.")
+        self.time_s += 1
+        return CgroupStats(self.time_s, cpu_s=self.time_s / 4, pids=3)
+
+
+def test_containers_and_groups_have_charts_of_their_guest(machine: Machine, eventually: Eventually) -> None:
+    web, db = Group(machine, "/web"), Group(machine, "/db")
+    view = meters([web, db])  # type: ignore[list-item]
+    try:
+        assert repr(view) == "<meters of n1/web, n1/db: cpu, memory, disk, processes>"
+        assert "one CPU of the guest" in view._still()
+        eventually(lambda: bool(view.samples), 2)
+        assert {(one.cpu, one.processes) for one in view.samples} == {(25, 3)}
+        web.there = False
+        eventually(lambda: view._shown["words n1/web"] == "does not run", 2)
+        machine.closed = True
+        eventually(lambda: not view.following, 2)
+    finally:
+        view.close()
+
+
+def test_machines_and_groups_do_not_share_a_chart_and_links_count_no_groups(machine: Machine) -> None:
+    with pytest.raises(UsageError, match="no chart in common"):
+        meters([machine, Group(machine, "/web")])  # type: ignore[list-item]
+    with pytest.raises(UsageError, match="not what containers do"):
+        meters(Group(machine, "/web"), source=Source())  # type: ignore[arg-type]
 
 
 def test_only_machines_can_be_measured() -> None:

@@ -17,17 +17,23 @@
  *   *  count (4), arguments: the address of an array of 64-bit integers, as clone3(2) wants it
  *
  * A call that returns 0 and has calls for a child (clone, clone3, fork, vfork) is followed by them; the child ends behind the last.
- * Three numbers are no system calls: 65535 passes on what a container prints (keep_log), 65534 ends as a child does (end_as),
- * 65533 fails unless its argument is 0.
+ * Three numbers are no system calls:
+ *   65535  passes on what a container prints (keep_log)
+ *   65534  waits for a child, and ends as it did (end_as)
+ *   65533  fails (ECANCELED) unless its first argument is equal to its third, which is 0 if there is none; the second says of what
  *
  * The answer goes to standard output (mode 'a'), or to standard error behind the mark, and only if a call fails (mode 'f'):
  *   index (2)   returned, or -errno (8)   nanoseconds (8)   length (4)   bytes
- * A call that fails ends its process with status 125. Standard input behind the last block is left for what is executed.
+ * Several processes answer into one pipe: what is written at once is at most PIPE_BUF long, which the kernel keeps together (pipe(7)),
+ * and a longer answer comes in pieces, each with its index.
+ * A call that fails ends its process with status 125; in mode 'a' its outcome comes once more, with the index 65535.
+ * Standard input behind the last block is left for what is executed.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -37,7 +43,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { CALLS = 65536, ARGUMENTS = 6, REPORT = 200, MARK = 16, FAILED = 125, LINE = 16384, KEEP_LOG = 65535, END_AS = 65534, CHECK = 65533, ANY = 65535 };
+enum { CALLS = 65536, ARGUMENTS = 6, REPORT = 200, MARK = 16, FAILED = 125, LINE = 16384, KEEP_LOG = 65535, END_AS = 65534, CHECK = 65533, ANY = 65535, END = 65535 };
 
 static int64_t returned[CALLS];
 static char *room[CALLS];
@@ -53,12 +59,13 @@ static uint64_t number(const char **at, int size) {
 }
 
 /* A copy of the bytes at *at that stays, with a NUL behind it. */
-static char *bytes(const char **at) {
+static char *bytes(const char **at, int64_t *size) {
   uint32_t length = number(at, 4);
   char *copy = malloc(length + 1);
   memcpy(copy, *at, length);
   copy[length] = 0;
   *at += length;
+  *size = length;
   return copy;
 }
 
@@ -74,7 +81,7 @@ static int read_all(char *into, size_t count) {
 
 /* --- what is answered --------------------------------------------------------------------------------------- */
 
-static char answer[1 << 16];
+static char answer[4096]; /* PIPE_BUF */
 static size_t answered;
 
 static void write_all(int to, const char *from, size_t count) {
@@ -92,17 +99,18 @@ static void send_answer(void) {
 }
 
 static void add(const void *from, size_t count) {
-  if (answered + count > sizeof answer) send_answer();
-  if (count > sizeof answer) {
-    write_all(REPORT, from, count);
-  } else {
-    memcpy(answer + answered, from, count);
-    answered += count;
-  }
+  if (count) memcpy(answer + answered, from, count);
+  answered += count;
 }
 
 static void report(uint16_t index, int64_t result, uint64_t took, const char *from, uint32_t length) {
-  add(&index, 2), add(&result, 8), add(&took, 8), add(&length, 4), add(from, length);
+  enum { HEAD = 2 + 8 + 8 + 4, MOST = sizeof answer - HEAD - MARK };
+  do {
+    uint32_t piece = length < MOST ? length : MOST;
+    if (answered + HEAD + piece > sizeof answer) send_answer();
+    add(&index, 2), add(&result, 8), add(&took, 8), add(&piece, 4), add(from, piece);
+    from += piece, length -= piece;
+  } while (length);
 }
 
 static uint64_t now(void) {
@@ -118,6 +126,7 @@ struct stream {
   const char *name;
   char line[LINE];
   size_t length;
+  ssize_t left; /* bytes still to be taken; 0: all that come */
 };
 
 /* One line as Kubernetes' runtimes write it: time, stream, F (full) or P (part of a line), text. */
@@ -136,7 +145,7 @@ static size_t write_line(int log, struct stream *stream, char kind) {
   return length;
 }
 
-/* Take what is there; returns the bytes written to the log, or -1 when the stream has ended. */
+/* Take what is there; returns the bytes written to the log. At its end (`end`, then, is -1) what is left is part of a line. */
 static ssize_t take(int log, struct stream *stream) {
   char data[LINE];
   ssize_t count = read(stream->end, data, sizeof data), written = 0;
@@ -149,10 +158,10 @@ static ssize_t take(int log, struct stream *stream) {
     stream->line[stream->length++] = data[i];
     if (stream->length == LINE) written += write_line(log, stream, 'P');
   }
-  if (count > 0) return written;
-  if (stream->length) write_line(log, stream, 'P');
-  stream->end = -1; /* poll(2) passes it over */
-  return -1;
+  if (count <= 0) stream->end = -1; /* poll(2) passes it over */
+  if (stream->left > 0 && (stream->left -= count) <= 0) stream->end = -1;
+  if (stream->end < 0 && stream->length) written += write_line(log, stream, 'P');
+  return written;
 }
 
 /* Arguments: pidfd, standard output, standard error, path of the log, bytes it may hold (it then becomes PATH.1).
@@ -173,11 +182,11 @@ static int64_t keep_log(const int64_t *arguments) {
     int ready = poll(wait, 3, ended ? 0 : -1);
     if (ready == 0) break; /* ended, and nothing more to read: what it left running keeps its pipes open */
     for (int i = 0; i < 2; i++)
-      if (wait[i].revents) {
-        ssize_t written = take(log, &streams[i]);
-        if (written > 0) size += written;
-      }
-    if (wait[2].revents) ended = 1;
+      if (wait[i].revents) size += take(log, &streams[i]);
+    if (wait[2].revents) { /* what it wrote is in the pipes by now; what others write there afterwards may never end */
+      ended = 1;
+      for (int i = 0; i < 2; i++) streams[i].left = fcntl(streams[i].end, F_GETPIPE_SZ);
+    }
     if (size > arguments[4] && arguments[4] > 0) {
       rename(path, older);
       close(log);
@@ -185,6 +194,8 @@ static int64_t keep_log(const int64_t *arguments) {
       size = 0;
     }
   }
+  for (int i = 0; i < 2; i++)
+    if (streams[i].length) write_line(log, &streams[i], 'P');
   close(log);
   return 0;
 }
@@ -204,6 +215,7 @@ struct call {
   int64_t arguments[ARGUMENTS];
   uint32_t size;        /* of the room for its answer */
   const char *text;     /* the last one among its arguments */
+  int64_t length;       /* of that text */
   int whole;            /* is all the room sent back, or as much as the call returned? */
 };
 
@@ -211,8 +223,8 @@ static int64_t argument(struct call *call, const char **at) {
   char kind = *(*at)++;
   uint16_t index;
   switch (kind) {
-    case 's': return (intptr_t)(call->text = bytes(at));
-    case 'l': return strlen(call->text);
+    case 's': return (intptr_t)(call->text = bytes(at, &call->length));
+    case 'l': return call->length;
     case 'o': case 'r':
       call->size = number(at, 4), call->whole = kind == 'o';
       return (intptr_t)(room[call->index] = calloc(1, call->size + 1));
@@ -226,14 +238,14 @@ static int64_t argument(struct call *call, const char **at) {
     }
     case '%': {
       index = number(at, 2);
-      char *text = bytes(at), *made = NULL;
-      if (asprintf(&made, text, (int)returned[index]) < 0) made = text;
+      char *text = bytes(at, &call->length), *made = NULL;
+      call->length = asprintf(&made, text, (int)returned[index]);
       return (intptr_t)(call->text = made);
     }
     case 'v': {
       uint32_t count = number(at, 4);
       char **words = calloc(count + 1, sizeof *words);
-      for (uint32_t i = 0; i < count; i++) words[i] = bytes(at);
+      for (uint32_t i = 0; i < count; i++) words[i] = bytes(at, &call->length);
       return (intptr_t)words;
     }
     case '*': {
@@ -248,16 +260,23 @@ static int64_t argument(struct call *call, const char **at) {
 
 static void run(const char *at, size_t length);
 
+/* What is not sent before this call, nobody will hear. */
+static int closes_report(const struct call *call) {
+  if (call->number == SYS_close) return call->arguments[0] == REPORT;
+  return (call->number == SYS_dup2 || call->number == SYS_dup3) && call->arguments[1] == REPORT;
+}
+
 static void make(struct call *call, const char *child, uint32_t child_length) {
   const int64_t *a = call->arguments;
-  if (child_length || call->number == SYS_execve || call->number == SYS_execveat) send_answer();
+  if (child_length || call->number == SYS_execve || call->number == SYS_execveat || closes_report(call)) send_answer();
   if (call->number == END_AS) end_as(a[0]);
+  if (call->number == SYS_execve || call->number == SYS_execveat) signal(SIGPIPE, SIG_DFL); /* as a program finds it */
   uint64_t began = now();
   int64_t result = call->number == KEEP_LOG ? keep_log(a)
-                   : call->number == CHECK  ? (a[0] ? -ECANCELED : 0)
+                   : call->number == CHECK  ? (a[0] != a[2] ? -ECANCELED : 0)
                                             : syscall(call->number, a[0], a[1], a[2], a[3], a[4], a[5]);
+  if (result == -1) result = -errno; /* before a filter refuses us even the time, and errno is another */
   uint64_t took = now() - began;
-  if (result == -1) result = -errno;
   returned[call->index] = result;
   if (child_length && result == 0) {
     run(child, child_length);
@@ -268,7 +287,8 @@ static void make(struct call *call, const char *child, uint32_t child_length) {
   uint32_t size = result < 0 ? 0 : call->whole ? call->size : result < call->size ? result : call->size;
   if (mode == 'a') report(call->index, result, took, room[call->index], size);
   if (failed) {
-    if (mode == 'f') add(mark, MARK), report(call->index, result, took, "", 0);
+    if (mode == 'f') send_answer(), add(mark, MARK), report(call->index, result, took, "", 0);
+    if (mode == 'a') report(END, result, 0, "", 0);
     send_answer();
     _exit(FAILED);
   }
@@ -291,6 +311,7 @@ static void run(const char *at, size_t length) {
 
 int main(void) {
   char head[4];
+  signal(SIGPIPE, SIG_IGN); /* who outlives its caller answers nobody */
   if (!read_all(&mode, 1) || !read_all(mark, MARK)) return FAILED;
   if (fcntl(mode == 'a' ? 1 : 2, F_DUPFD_CLOEXEC, REPORT) != REPORT) return FAILED;
   while (read_all(head, 4)) {

@@ -1,4 +1,4 @@
-"""`cloudlab images`: build, list, show, export, import, remove and lock what guests are started from."""
+"""`cloudlab images`: build, list, show, export, import, remove and lock what guests and containers are started from."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def add(commands: Commands) -> None:
     """Add the command `images` and its own commands."""
-    parser = commands.add_parser("images", help="what guests are started from", description=__doc__)
+    parser = commands.add_parser("images", help="what guests and containers are started from", description=__doc__)
     own = parser.add_subparsers(required=True, metavar="COMMAND")
     built = command(own, "build", _build, "build an image if it is not here")
     built.add_argument("--force", action="store_true", help="build it even if it is here")
@@ -55,7 +55,14 @@ def _list(arguments: argparse.Namespace) -> int:
     store = _store()
     current = {image.directory for name in recipe_names() if (image := store.find(name))}
     rows: list[tuple[object, ...]] = [
-        (image.name, image.key, _state(image, current), format_size(image.size), image.kernel_release, _date(image))
+        (
+            image.name,
+            image.key,
+            _state(image, current),
+            format_size(image.size),
+            image.kernel_release or None,
+            _date(image),
+        )
         for image in store.all()
     ]
     built = {image.name for image in store.all()}
@@ -81,12 +88,13 @@ def _show(arguments: argparse.Namespace) -> int:
     facts = {
         "image": f"{image.name}, key {image.key}",
         "whole": "yes" if whole else f"NO, it was changed: cloudlab images build --force {image.name}",
-        "kernel": f"{image.kernel_release}, {image.kernel}",
-        "root file system": str(image.initrd),
+        "kernel": f"{image.kernel_release}, {image.kernel}" if image.bootable else "none: it is a root for containers",
+        "root file system": str(image.initrd if image.bootable else image.rootfs),
         "size": format_size(image.size),
         "built": f"{_date(image)}, in {format_duration(image.build_s)}",
-        "kernel parameters": image.append,
     }
+    if image.bootable:
+        facts["kernel parameters"] = image.append
     for name, fact in facts.items():
         print(f"{name + ':':18} {fact}")
     for line in image.untested:

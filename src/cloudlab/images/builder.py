@@ -1,4 +1,4 @@
-"""From recipe to image: choose files, add our programs and the boot files; what is left is a kernel and a file tree."""
+"""From recipe to image: choose files, add our programs and the boot files; what is left is a file tree, and a kernel for guests."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ from cloudlab.progress import progress
 
 FORMAT = "3"  # of what this module writes: another number makes every image anew
 _STEPS = ("unpack packages", "choose files", "kernel and modules", "programs of ours")
+_OF_GUESTS, _OF_CONTAINERS = ("home/student",), ("home", "usr/lib")
 _DIRECTORIES = (
-    *("dev", "etc", "home/student", "mnt", "opt", "proc", "root", "run", "srv", "sys"),
+    *("dev", "etc", "mnt", "opt", "proc", "root", "run", "srv", "sys"),
     *("usr/bin", "usr/lib64", "var/lib", "var/log"),
 )
 _LINKS = {
@@ -41,8 +42,9 @@ _LINKS = {
 class Built:
     """What a build made: the kernel (ELF), the root file system, and which packages gave something to them.
 
-    `release` is what `uname -r` will say; `absent` has a line for each thing the recipe names and the packages
-    don't have, which is a mistake in the recipe unless the packages are others than those it was tested with.
+    `release` is what `uname -r` will say (it and the kernel are empty in a root for containers); `absent` has a line
+    for each thing the recipe names and the packages don't have, which is a mistake in the recipe unless the packages
+    are others than those it was tested with.
     """
 
     vmlinux: bytes
@@ -66,17 +68,25 @@ def build(recipe: Recipe, packages: Mapping[Package, Path], tools: Path) -> Buil
             trees = _unpack(packages)
         with step("choose files"):
             root, absent = _choose(recipe, {package.name: tree for package, tree in trees.items()})
-            used = [package for package, tree in trees.items() if _gave(tree, root)]
+            used = [
+                package
+                for package, tree in trees.items()
+                if _gave(tree, root) or (recipe.bootable and _is_kernel(tree))
+            ]
+        vmlinux, release = b"", ""
         with step("kernel and modules"):
-            kernel_files = _kernel_files(trees.values())
-            vmlinux = extract_vmlinux(_vmlinuz(kernel_files))
-            modules = Modules(kernel_files)
-            absent += _add_modules(recipe, modules, root)
+            if recipe.bootable:
+                kernel_files = _kernel_files(trees.values())
+                vmlinux = extract_vmlinux(_vmlinuz(kernel_files))
+                modules = Modules(kernel_files)
+                release = modules.release
+                absent += _add_modules(recipe, modules, root)
         with step("programs of ours"):
             for source in recipe.sources:
                 root.add_file(f"usr/libexec/cloudlab-{source.stem}", compile_static(source, tools), 0o755)
+    absent += _join(recipe, root)
     _finish(recipe, root)
-    return Built(vmlinux, root, modules.release, used, absent)
+    return Built(vmlinux, root, release, used, absent)
 
 
 def _unpack(packages: Mapping[Package, Path]) -> dict[Package, Tree]:
@@ -100,7 +110,7 @@ def _choose(recipe: Recipe, trees: Mapping[str, Tree]) -> tuple[Tree, list[str]]
 
 
 def _gave(tree: Tree, root: Tree) -> bool:
-    return _is_kernel(tree) or any(root.get(path) is entry for path, entry in tree.items())
+    return any(root.get(path) is entry for path, entry in tree.items())
 
 
 def _is_kernel(tree: Tree) -> bool:
@@ -138,9 +148,19 @@ def _add_modules(recipe: Recipe, modules: Modules, root: Tree) -> list[str]:
     return absent
 
 
+def _join(recipe: Recipe, root: Tree) -> list[str]:
+    """Put files into one, as packages do when they are installed; returns a line for each pattern that nothing fits."""
+    absent = list[str]()
+    for path, patterns in recipe.joined.items():
+        found, missing = match(root, patterns)
+        root.add_file(path, b"".join(root.pop(name).data for name in found))
+        absent += [f"there is no file {pattern!r} to make {path} of" for pattern in missing]
+    return absent
+
+
 def _finish(recipe: Recipe, root: Tree) -> None:
     """Add what the recipe itself brings, the links that installing would make, and busybox for all the rest."""
-    for directory in _DIRECTORIES:
+    for directory in (*_DIRECTORIES, *(_OF_GUESTS if recipe.bootable else _OF_CONTAINERS)):
         root.add_directory(directory)
     root.add_directory("tmp", 0o1777)
     for path, target in {**_LINKS, **recipe.links}.items():

@@ -1,21 +1,23 @@
-"""One image on disk: a kernel, an initramfs, and the record of what they are, in one directory."""
+"""One image on disk: a kernel and an initramfs, or a root for containers, and the record of what they are, in one directory."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-FILES = ("vmlinux", "initrd.cpio")
+BOOT_FILES, ROOT_FILES = ("vmlinux", "initrd.cpio"), ("rootfs.tar",)
 RECORD = "image.json"
 
 
 @dataclass(frozen=True)
 class Image:
-    """One built image: a kernel (ELF, started directly) and an initramfs, with what they were made of.
+    """One built image, with what it was made of: a kernel (ELF, started directly) and an initramfs, or a root for containers.
 
+    A root for containers has no kernel, and its `kernel_release` is empty.
     `recipe` is the fingerprint of the recipe it was made from; `untested` has a line for each thing that is
     not as the recipe was tested; `stamps` are size and time of change (ns) of each file, as it was written.
     """
@@ -44,6 +46,21 @@ class Image:
         return self.directory / "initrd.cpio"
 
     @property
+    def rootfs(self) -> Path:
+        """The root for containers, a tar archive (pax, not compressed): one layer."""
+        return self.directory / "rootfs.tar"
+
+    @property
+    def bootable(self) -> bool:
+        """Can a guest be started from it?"""
+        return bool(self.kernel_release)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The names of what it consists of."""
+        return BOOT_FILES if self.bootable else ROOT_FILES
+
+    @property
     def size(self) -> int:
         """Bytes on disk."""
         return sum(size for size, _ in self.stamps.values())
@@ -51,14 +68,14 @@ class Image:
     def is_whole(self) -> bool:
         """Compare every byte with what was written (0.2 s): False if a file is gone, cut or changed."""
         try:
-            return set(self.sha256) == set(FILES) and _hashes(self.directory) == self.sha256
+            return set(self.sha256) == set(self.files) and _hashes(self.directory, self.files) == self.sha256
         except OSError:
             return False
 
 
 def sealed(image: Image, directory: Path) -> Image:
     """Write the record of an image whose files lie in `directory`, and return the image with their hashes in it."""
-    whole = replace(image, sha256=_hashes(directory), stamps=_stamps(directory))
+    whole = replace(image, sha256=_hashes(directory, image.files), stamps=_stamps(directory, image.files))
     _write_record(whole, directory)
     return whole
 
@@ -72,8 +89,8 @@ def load(directory: Path) -> Image | None:
     try:
         record = json.loads((directory / RECORD).read_text())
         image = Image(**record, directory=directory)
-        stamps = _stamps(directory)
-        if any(stamps[name][0] != image.stamps[name][0] for name in FILES):
+        stamps = _stamps(directory, image.files)
+        if any(stamps[name][0] != image.stamps[name][0] for name in image.files):
             return None
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
         return None
@@ -95,13 +112,13 @@ def _write_record(image: Image, directory: Path) -> None:
     new.replace(directory / RECORD)
 
 
-def _stamps(directory: Path) -> dict[str, list[int]]:
-    return {name: [(found := (directory / name).stat()).st_size, found.st_mtime_ns] for name in FILES}
+def _stamps(directory: Path, names: Iterable[str]) -> dict[str, list[int]]:
+    return {name: [(found := (directory / name).stat()).st_size, found.st_mtime_ns] for name in names}
 
 
-def _hashes(directory: Path) -> dict[str, str]:
+def _hashes(directory: Path, names: Iterable[str]) -> dict[str, str]:
     hashes = {}
-    for name in FILES:
+    for name in names:
         with (directory / name).open("rb") as file:
             hashes[name] = hashlib.file_digest(file, "sha256").hexdigest()
     return hashes

@@ -65,7 +65,7 @@ def packages_for(recipe: Recipe, apt: Apt, *, use_lock: bool = True) -> tuple[di
             return apt.obtain(locked), []
     elif not locked:
         remarks = [f"the recipe was not tested with packages of {distro}"] if use_lock else []
-    names = [kernel_package(recipe, distro), *recipe.take]
+    names = [*([kernel_package(recipe, distro)] if recipe.bootable else []), *recipe.take]
     current, unknown = apt.resolve(names, recipe.dependencies, recipe.skip)
     remarks += [f"{distro} has no package {name!r}" for name in unknown]
     return apt.obtain(current), remarks + _changes(locked, current)

@@ -14,11 +14,12 @@ from cloudlab.errors import UsageError
 
 @dataclass(frozen=True)
 class Recipe:
-    """One recipe.toml, read and checked.
+    """One recipe.toml, read and checked: for an image that guests boot, or (without a kernel) for a root of containers.
 
     `kernel`: package name for each distribution; `modules`: those in the image, `boot_modules`: those loaded
     at boot; `take`: package -> patterns of the files to take; `dependencies`: which of the packages that those
-    depend on can give something (libraries), less those that fit `skip`; `links`: path -> target.
+    depend on can give something (libraries), less those that fit `skip`; `links`: path -> target; `joined`: path -> patterns of
+    the files that are put into this one, one behind the other, and do not stay.
     """
 
     name: str
@@ -32,6 +33,12 @@ class Recipe:
     skip: tuple[str, ...] = ()
     links: dict[str, str] = field(default_factory=dict)
     append: str = ""
+    joined: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def bootable(self) -> bool:
+        """Is it for guests, which have a kernel of their own? Containers use the one that is there."""
+        return bool(self.kernel)
 
     def files(self) -> list[Path]:
         """Return what the folder adds itself (files/…), sorted."""
@@ -90,27 +97,29 @@ def find_recipe(name: str) -> Recipe:
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(
             f"{path} is not a recipe: {type(error).__name__}: {error}.",
-            allowed="the keys title, kernel, modules, boot_modules, take, dependencies, skip, links, append",
-            example="see vm-images/node/recipe.toml",
+            allowed="the keys title, take, dependencies, skip, links, joined; with a kernel: modules, boot_modules, append",
+            example="see vm-images/node/recipe.toml, or vm-images/busybox/recipe.toml for one without a kernel",
         ) from error
 
 
 def _parse(path: Path, data: dict[str, Any]) -> Recipe:
+    kernel = _table(data.pop("kernel", {}))
     recipe = Recipe(
         name=path.parent.name,
         title=data.pop("title"),
         directory=path.parent,
-        kernel=_table(data.pop("kernel")),
-        modules=_words(data.pop("modules")),
-        boot_modules=_words(data.pop("boot_modules")),
-        take={package: _words(patterns) for package, patterns in _table(data.pop("take")).items()},
+        kernel=kernel,
+        modules=_words(data.pop("modules")) if kernel else (),
+        boot_modules=_words(data.pop("boot_modules")) if kernel else (),
+        take=_table_of_words(data.pop("take")),
         dependencies=_words(data.pop("dependencies", ["*"])),
         skip=_words(data.pop("skip", [])),
         links=_table(data.pop("links", {})),
-        append=data.pop("append", ""),
+        append=data.pop("append", "") if kernel else "",
+        joined=_table_of_words(data.pop("joined", {})),
     )
     if data:
-        raise ValueError(f"unknown key {', '.join(data)}")
+        raise ValueError(f"unknown key {', '.join(data)}" + ("" if kernel else ", in a recipe without [kernel]"))
     return recipe
 
 
@@ -124,3 +133,7 @@ def _table(value: object) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise TypeError(f"{value!r} is not a table")
     return value
+
+
+def _table_of_words(value: object) -> dict[str, tuple[str, ...]]:
+    return {key: _words(words) for key, words in _table(value).items()}

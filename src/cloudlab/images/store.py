@@ -10,7 +10,7 @@ import shutil
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 from cloudlab.errors import CloudlabError, UsageError
 from cloudlab.images import builder
 from cloudlab.images.apt import Apt
-from cloudlab.images.image import FILES, RECORD, Image, load, sealed
+from cloudlab.images.image import BOOT_FILES, RECORD, ROOT_FILES, Image, load, sealed
 from cloudlab.images.packages import distribution, packages_for, write_lock
 from cloudlab.images.recipe import Recipe, find_recipe, recipe_names
 from cloudlab.paths import cache_directory
@@ -33,7 +33,7 @@ _PIECE = 64 << 10  # written at a time
 _KEPT = 3  # images of one name, so that switching between a few versions of a recipe needs no building
 _LOCK_DEADLINE_S = 1800.0
 _ROOM = 400 << 20  # an image (140 MB), packages (up to 130 MB), lists of packages (20 MB in Debian, more in Ubuntu)
-_CONTENT = (*FILES, RECORD)
+_CONTENT = (*BOOT_FILES, *ROOT_FILES, RECORD)
 _NAME = re.compile(r"(?P<name>[a-z0-9][a-z0-9-]*)-(?P<key>[0-9a-f]{16}|imported)")
 
 
@@ -67,7 +67,32 @@ class ImageStore:
         return None
 
     def get(self, name: str = "node") -> Image:
-        """Return the image, building it first if it is not here or damaged."""
+        """Return an image that guests are started from, building it first if it is not here or damaged."""
+        image = self._get(name)
+        if not image.bootable:
+            raise UsageError(
+                f"{name!r} has no kernel: no guest can be started from it.",
+                allowed=", ".join(sorted({*recipe_names()} - {*self.rootfs_names()})),
+                example='lab.machine("n1", image="node")',
+            )
+        return image
+
+    def rootfs(self, name: str = "busybox") -> Path:
+        """Return the root for containers called `name`, a tar archive, building it first if it is not here or damaged."""
+        image = self._get(name)
+        if image.bootable:
+            raise UsageError(
+                f"{name!r} is what guests are started from, not a root for containers.",
+                allowed=", ".join(self.rootfs_names()) or "none here",
+                example='ImageStore().rootfs("busybox")',
+            )
+        return image.rootfs
+
+    def rootfs_names(self) -> list[str]:
+        """Return the names of all roots for containers."""
+        return [name for name in recipe_names() if not find_recipe(name).bootable]
+
+    def _get(self, name: str) -> Image:
         return self.find(name) or self.build(name)
 
     def build(self, name: str = "node", *, force: bool = False, relock: bool = False) -> Image:
@@ -98,15 +123,10 @@ class ImageStore:
     def _write(self, recipe: Recipe, built: builder.Built, untested: list[str], began: float) -> Image:
         final = self._place(recipe.name, self.key(recipe))
         with self._workplace() as place:
-            with (place / "vmlinux").open("wb") as file:
-                # In pieces: what is written at once may be cached in pages of 2 MB, and each guest's QEMU, which reads a
-                # note in the middle, would map a whole one.
-                for start in range(0, len(built.vmlinux), _PIECE):
-                    file.write(built.vmlinux[start : start + _PIECE])
-                os.fsync(file.fileno())
-            with (place / "initrd.cpio").open("wb") as file:
-                built.root.write_cpio(file)
-                os.fsync(file.fileno())
+            for name in BOOT_FILES if recipe.bootable else ROOT_FILES:
+                with (place / name).open("wb") as file:
+                    _WRITERS[name](built, file)
+                    os.fsync(file.fileno())
             image = Image(
                 name=recipe.name,
                 key=self.key(recipe),
@@ -174,13 +194,13 @@ class ImageStore:
 
     def export(self, name: str, to: Path) -> Path:
         """Write an image to one file, packed with Zstandard, for computers that can't build. Equal images, equal files."""
-        image = self.get(name)
+        image = self._get(name)
         if not to.parent.is_dir():
             raise UsageError(f"There is no directory {to.parent}.", allowed="a file in a directory that is there")
         half = to.with_name(f".{to.name}.{os.getpid()}")
         try:
             with _disk_errors(to.parent), half.open("wb") as raw:
-                _pack(image.directory, raw)
+                _pack(image, raw)
             half.replace(to)
         finally:
             half.unlink(missing_ok=True)
@@ -258,12 +278,26 @@ def _remove(directories: list[Path]) -> int:
     return freed
 
 
-def _pack(directory: Path, raw: BinaryIO) -> None:
+def _write_kernel(built: builder.Built, file: BinaryIO) -> None:
+    """In pieces: what is written at once may be cached in pages of 2 MB, and each guest's QEMU, which reads a note in
+    the middle, would map a whole one."""
+    for start in range(0, len(built.vmlinux), _PIECE):
+        file.write(built.vmlinux[start : start + _PIECE])
+
+
+_WRITERS: dict[str, Callable[[builder.Built, BinaryIO], None]] = {
+    "vmlinux": _write_kernel,
+    "initrd.cpio": lambda built, file: built.root.write_cpio(file),
+    "rootfs.tar": lambda built, file: built.root.write_tar(file),
+}
+
+
+def _pack(image: Image, raw: BinaryIO) -> None:
     """Write tar in zstd: owner, time and mode of this computer's files stay here."""
     packer = zstandard.ZstdCompressor(level=10, threads=-1)
     with packer.stream_writer(raw, closefd=False) as packed, tarfile.open(fileobj=packed, mode="w|") as archive:
-        for name in _CONTENT:
-            with (directory / name).open("rb") as file:
+        for name in (*image.files, RECORD):
+            with (image.directory / name).open("rb") as file:
                 member = tarfile.TarInfo(name)
                 member.size = os.fstat(file.fileno()).st_size
                 archive.addfile(member, file)

@@ -1,10 +1,12 @@
-"""A file tree in memory, and the cpio archive that the kernel unpacks as its first root file system."""
+"""A file tree in memory, and the archives of it: cpio, which the kernel unpacks as its first root, and tar, a layer."""
 
 from __future__ import annotations
 
+import io
 import posixpath
 import re
 import stat
+import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -85,6 +87,29 @@ class Tree(dict[str, Entry]):
             out.write(block)
             size += len(block)
         out.write(b"\0" * (-size % 512))
+
+    def write_tar(self, out: BinaryIO) -> None:
+        """Write the tree as a tar archive (pax): sorted, owner root, time 0, so that equal trees are equal bytes.
+
+        Format: POSIX.1-2017, pax; as a layer of an image: OCI image specification, layer.md.
+        """
+        full = self.with_parents()
+        with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:
+            for path in sorted(full):
+                archive.addfile(*_member(path, full[path]))
+
+
+def _member(path: str, entry: Entry) -> tuple[tarfile.TarInfo, BinaryIO | None]:
+    member = tarfile.TarInfo(path)
+    member.mode = stat.S_IMODE(entry.mode)
+    if entry.is_link:
+        member.type, member.linkname = tarfile.SYMTYPE, entry.data.decode()
+    elif entry.is_file:
+        member.size = len(entry.data)
+        return member, io.BytesIO(entry.data)
+    else:
+        member.type = tarfile.DIRTYPE
+    return member, None
 
 
 def _record(name: str, entry: Entry, inode: int) -> Iterator[bytes]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ class Cable:
 class Cabling:
     """The cables of a lab. `machines` are those that it has; `place` gives the path of a file of the lab."""
 
-    def __init__(self, machines: dict[str, Machine], place: Callable[[str], Path]) -> None:
+    def __init__(self, machines: Mapping[str, Machine], place: Callable[[str], Path]) -> None:
         self.fabric = Fabric()
         self.cables: list[Cable] = []
         self.routers: dict[str, tuple[Card, Card]] = {}  # name -> inside, outside

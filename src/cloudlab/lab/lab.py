@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 
@@ -15,7 +15,8 @@ from cloudlab.errors import UsageError
 from cloudlab.images import Image, ImageStore
 from cloudlab.lab.cabling import HOME_SUBNET, Cabling, Card
 from cloudlab.lab.net import Net, at_once
-from cloudlab.machines import Machine, Spec, State
+from cloudlab.lab.node import Node
+from cloudlab.machines import Spec, State
 from cloudlab.machines import accelerator as accelerators
 from cloudlab.machines.accelerator import Accelerator
 from cloudlab.machines.hotplug import Device
@@ -29,7 +30,11 @@ from cloudlab.owner import Budget, Owner
 from cloudlab.owner.budget import DEFAULT_GUESTS
 from cloudlab.units import natural, parse_size
 
+if TYPE_CHECKING:
+    from cloudlab.containers.registry import Registry
+
 _PREDICTED = re.compile(r"([nr])(\d+)")
+_CONTAINER_STATES = {"created": "starting", "running": "running", "paused": "paused"}
 _HIGHEST = (1 << 16) - 2
 
 
@@ -53,8 +58,9 @@ class Lab:
         self.images = ImageStore()
         self._owner = Owner()
         self._templates = Templates(self.images.directory / "states", self._owner)
-        self._machines: dict[str, Machine] = {}
+        self._machines: dict[str, Node] = {}
         self._images: dict[str, Image] = {}
+        self._registry: Registry | None = None
         self._lock = threading.RLock()
         self._cabling = Cabling(self._machines, self._owner.path)
 
@@ -71,7 +77,7 @@ class Lab:
         cgroups: str = "v2",
         disks: list[str] | None = None,
         accelerator: str | None = None,
-    ) -> Machine:
+    ) -> Node:
         """Return the running guest called `name`: restored from a saved state in a blink, or booted (`cold`).
 
         The same call again returns the same machine; one that has ended is started anew. `screen` adds a VGA card, `disks` are
@@ -98,7 +104,7 @@ class Lab:
                     example=f"{name}.power_off()",
                 )
             template = None if cold else self._templates.get(spec, built.sha256["initrd.cpio"])
-            machine = self._add(Machine(self._home(chosen), self._identity(name), spec, template))
+            machine = self._add(Node(self._home(chosen), self._identity(name), spec, template))
         try:
             machine.start(cold=cold)
         except UsageError:
@@ -126,12 +132,12 @@ class Lab:
         return Spec(image.kernel, image.initrd, image.append, memory, cpus, accelerator.name, **more)
 
     def _home(self, accelerator: Accelerator) -> Home:
-        def sibling(name: str, spec: Spec, source: Source, devices: dict[str, Device]) -> Machine:
+        def sibling(name: str, spec: Spec, source: Source, devices: dict[str, Device]) -> Node:
             return self._sibling(self._home(accelerator), name, spec, source, devices)
 
         return Home(self._owner, self.budget, accelerator, sibling)
 
-    def _sibling(self, home: Home, name: str, spec: Spec, source: Source, devices: dict[str, Device]) -> Machine:
+    def _sibling(self, home: Home, name: str, spec: Spec, source: Source, devices: dict[str, Device]) -> Node:
         with self._lock:
             if name in self._machines and self._machines[name].state not in (State.OFF, State.CRASHED):
                 raise UsageError(
@@ -139,11 +145,11 @@ class Lab:
                     allowed="a name that is free",
                     example=f'n1.clone("{name}-2")',
                 )
-            machine = self._add(Machine(home, self._identity(name), spec, None))
+            machine = self._add(Node(home, self._identity(name), spec, None))
         machine.adopt(source, devices)
         return machine
 
-    def _add(self, machine: Machine) -> Machine:
+    def _add(self, machine: Node) -> Node:
         self._machines[machine.name] = machine
         machine.on_change(lambda: self._cabling.follow(machine.name))
         return machine
@@ -160,16 +166,16 @@ class Lab:
         return Identity(name, number)
 
     @property
-    def machines(self) -> dict[str, Machine]:
+    def machines(self) -> dict[str, Node]:
         """All machines of this lab by name, ended ones included."""
         return dict(sorted(self._machines.items(), key=lambda item: natural(item[0])))
 
     @property
-    def running(self) -> dict[str, Machine]:
+    def running(self) -> dict[str, Node]:
         """The machines that run now, by name."""
         return {name: machine for name, machine in self.machines.items() if machine.state is State.RUNNING}
 
-    def __getitem__(self, name: str) -> Machine:
+    def __getitem__(self, name: str) -> Node:
         if name not in self._machines:
             raise UsageError(
                 f"There is no machine {name!r} in this lab.",
@@ -321,12 +327,17 @@ class Lab:
 
     @property
     def topology(self) -> nx.Graph[str]:
-        """The graph of what exists now: machines, routers and switches with kind, state and address; links with their traffic."""
+        """The graph of what exists now: machines, switches, containers … with kind, state and address; links with their traffic."""
         graph: nx.Graph[str] = nx.Graph()
         for name, machine in list(self._machines.items()):
             kind = "router" if name in self._cabling.routers else "machine"
             state = {"powered off": "off"}.get(machine.state.value, machine.state.value)
             graph.add_node(name, kind=kind, state=state, address=self.address(name), mac=machine.identity.mac)
+            for container in machine.parts:
+                facts = container.facts
+                state = _CONTAINER_STATES.get(facts.pop("status"), "off")
+                graph.add_node(f"{name}/{container.name}", kind="container", state=state, **facts)
+                graph.add_edge(name, f"{name}/{container.name}", kind="inside")
         for name, switch in self.switches.items():
             graph.add_node(name, kind="switch", state="running" if switch.on else "off", learned=len(switch.mac_table))
         for name, uplink in list(self._cabling.uplinks.items()):
@@ -343,6 +354,16 @@ class Lab:
         return self._owner.path(name)
 
     @property
+    def registry(self) -> Registry:
+        """A registry of images for the containers of all its machines, started when first asked for."""
+        from cloudlab.containers.registry import Registry  # with all that it needs: only for who has containers
+
+        with self._lock:
+            if self._registry is None:
+                self._registry = Registry(self._owner.path("registry"))
+            return self._registry
+
+    @property
     def closed(self) -> bool:
         """Has it ended?"""
         return not self._owner.alive
@@ -354,6 +375,8 @@ class Lab:
             if self._owner.alive:
                 machine.close()
         self._cabling.close()
+        if self._registry is not None:
+            self._registry.close()
         self._owner.close()
         return sorted(ended, key=natural)
 

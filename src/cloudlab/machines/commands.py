@@ -54,14 +54,18 @@ class Commands(Life):
         *,
         directory: str | None = None,
         environment: Mapping[str, str] | None = None,
+        on_output: Callable[[bytes], None] | None = None,
     ) -> Spawned:
-        """Start a command and go on while it runs; its standard input stays open until `end_input`."""
+        """Start a command and go on while it runs; its standard input stays open until `end_input`.
+
+        `on_output` is called with each piece it prints, by the thread that listens to the guest: it must not wait for the guest.
+        """
 
         def start(heard: Callable[[int, bytes], None]) -> tuple[Agent, Job]:
             agent = self._agent()
             return agent, agent.start(command, directory=directory, environment=environment, on_output=heard)
 
-        return Spawned(self, command if isinstance(command, str) else " ".join(command), start)
+        return Spawned(self, command if isinstance(command, str) else " ".join(command), start, on_output)
 
     def _ended(self, agent: Agent, job: Job, words: str, timeout_s: float, began: float) -> Result:
         """Wait for a command's end."""
@@ -110,7 +114,7 @@ class Commands(Life):
 
     def _await(self, agent: Agent, job: Job, what: str, timeout_s: float) -> None:
         """Wait for a job; whatever goes wrong becomes an error that says what, and what it had printed."""
-        wait_showing(f"{self.name}: {what[:60]}", job.wait, timeout_s)
+        wait_showing(f"{self.name}: {_short(what)}", job.wait, timeout_s)
         try:
             in_time = agent.finish(job, 0)
         except MachineError as error:
@@ -176,6 +180,12 @@ class Commands(Life):
     def _check_file(self, job: Job, path: str, verb: str) -> None:
         if job.status:
             raise MachineError(self.name, f"can't {verb} {path}: {os.strerror(-job.status)}")
+
+
+def _short(command: str) -> str:
+    """What is shown of a command while it is waited for: its program without the directory, and its first words."""
+    program, space, rest = command.partition(" ")
+    return f"{program.rpartition('/')[2]}{space}{rest}"[:60]
 
 
 def _pass(on_output: Callable[[bytes], None] | None) -> Callable[[int, bytes], None] | None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from cloudlab.errors import MachineError
-from cloudlab.machines.agent import Agent, Job
+from cloudlab.machines.agent import OUT, Agent, Job
 from cloudlab.machines.result import Result
 
 if TYPE_CHECKING:
@@ -19,16 +19,22 @@ class Spawned:
     """A running command, made by `Machine.spawn`: `write` to it, look at its `stdout`, `wait` for it or `kill` it."""
 
     def __init__(
-        self, machine: Commands, command: str, start: Callable[[Callable[[int, bytes], None]], tuple[Agent, Job]]
-    ):
-        self._machine, self.command = machine, command
+        self,
+        machine: Commands,
+        command: str,
+        start: Callable[[Callable[[int, bytes], None]], tuple[Agent, Job]],
+        on_output: Callable[[bytes], None] | None = None,
+    ) -> None:
+        self._machine, self.command, self._on_output = machine, command, on_output
         self._printed = threading.Condition()
         self._began = time.monotonic()
         self._agent, self._job = start(self._heard)
 
-    def _heard(self, _: int, __: bytes) -> None:
+    def _heard(self, kind: int, data: bytes) -> None:
         with self._printed:
             self._printed.notify_all()
+        if self._on_output and kind == OUT:
+            self._on_output(data)
 
     @property
     def stdout(self) -> str:

@@ -23,7 +23,7 @@ Points = Sequence[tuple[float, float]]
 
 @dataclass(frozen=True)
 class Unit:
-    """How a quantity is written: percents, bytes, or bytes a second; `least` is the smallest top of its axis."""
+    """How a quantity is written: percents, bytes, bytes a second, things; `least` is the smallest top of its axis."""
 
     suffix: str
     least: float
@@ -45,6 +45,7 @@ class Unit:
 PERCENT = Unit(" %", 100, is_size=False)
 SIZE = Unit("", 1 << 20)
 SPEED = Unit("/s", 1 << 10)
+COUNT = Unit("", 10, is_size=False)
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,8 @@ WIDTH = 760
 LEGEND_ROW = 22
 ABOVE, BELOW = 34, 42  # room for labels
 CROWD = 60
+_WELL = {"running", "up"}
+_QUIET = {"", *_WELL, style.INSIDE.word}  # no trouble
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,15 @@ class Link:
     state: style.LinkState
     details: Details
 
-    word = "link"
+    @property
+    def is_link(self) -> bool:
+        """Is it a link of a network, and not the line from a container to its machine?"""
+        return self.state is not style.INSIDE
+
+    @property
+    def word(self) -> str:
+        """What it is."""
+        return "link" if self.is_link else ""
 
     @property
     def name(self) -> str:
@@ -185,14 +195,15 @@ class Drawing:
         """What there is: "4 machines, 1 switch, 4 links"."""
         kinds = Counter(node.kind for node in self.nodes)
         words = [number(count, kind.word, kind.plural) for kind, count in kinds.items()]
-        return ", ".join([*words, *([number(len(self.links), "link", "links")] if self.links else [])])
+        links = sum(link.is_link for link in self.links)
+        return ", ".join([*words, *([number(links, "link", "links")] if links else [])])
 
     @property
     def troubles(self) -> list[str]:
         """What is not as it should be, and what is not running: ["n2 is crashed", "n2-s1 is down"]."""
         groups: dict[str, list[str]] = {}
         for thing in self.things:
-            if thing.state.word not in ("", "running", "up"):
+            if thing.state.word not in _QUIET:
                 groups.setdefault(thing.state.word, []).append(thing.name)
         return [f"{names_of(names)} {'is' if len(names) == 1 else 'are'} {word}" for word, names in groups.items()]
 
@@ -207,15 +218,20 @@ class Drawing:
         begin = f"{self.title}: " if self.title else ""
         if not self.nodes:
             return f"{begin}Nothing is running."
-        states = {thing.state.word for thing in self.things} - {""}
-        well = ["Everything is running."] if states and states <= {"running", "up"} else []
+        states = {thing.state.word for thing in self.things}
+        well = ["Everything is running."] if states & _WELL and states <= _QUIET else []
         return " ".join([f"{begin}A network of {self.counted}.", *(f"{trouble}." for trouble in self.troubles), *well])
 
     @property
     def table(self) -> list[dict[str, str]]:
         """What there is to see, one row for each node and link."""
         return [
-            {"name": thing.name, "kind": thing.word, "state": thing.state.word, "details": as_text(thing.details)}
+            {
+                "name": thing.name,
+                "kind": thing.word or thing.state.word,
+                "state": thing.state.word if thing.word else "",
+                "details": as_text(thing.details),
+            }
             for thing in self.things
         ]
 
@@ -271,7 +287,8 @@ def _node(name: str, facts: Mapping[str, Any], place: Point) -> Node:
 
 
 def _link(a: Node, b: Node, facts: Mapping[str, Any]) -> Link:
-    return Link(a, b, style.link(word(facts.get("state"))), link_details(facts))
+    state = style.INSIDE if facts.get("kind") == style.INSIDE.word else style.link(word(facts.get("state")))
+    return Link(a, b, state, link_details(facts))
 
 
 def _between(link: Link, share: float) -> Point:

@@ -36,9 +36,9 @@ def text_width(text: str, font: float) -> float:
     return sum(1.0 if unicodedata.east_asian_width(letter) in "WF" else 0.58 for letter in text) * font
 
 
-def shortened(name: str) -> str:
+def shortened(name: str, longest: int = LONGEST) -> str:
     """Return a name, without its end if it's very long."""
-    return name if len(name) <= LONGEST else name[: LONGEST - 1] + "…"
+    return name if len(name) <= longest else name[: longest - 1] + "…"
 
 
 def place_labels(

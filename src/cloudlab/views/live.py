@@ -158,7 +158,7 @@ def _node(node: Node, place: tuple[float, float], side: str) -> Message:
 def _link(link: Link, octets_s: float, line: float) -> Message:
     look = {"colour": link.state.colour, "dash": link.state.dasharray, "sign": link.state.sign, "well": link.state.well}
     flow = {"flow": f"{format_size(octets_s)}/s" if octets_s else "", "width": width(octets_s, line)}
-    ends = {"ends": [link.a.name, link.b.name], "state": link.state.word, "details": link.details}
+    ends = {"ends": [link.a.name, link.b.name], "kind": link.word, "state": link.state.word, "details": link.details}
     return {**look, **flow, **ends}
 
 

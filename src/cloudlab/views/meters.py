@@ -1,63 +1,21 @@
-"""`meters`: what guests use of this computer, over the last seconds."""
+"""`meters`: what guests use of this computer, or containers and control groups of their guest, over the last seconds."""
 
 from __future__ import annotations
 
 import html
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING
 
-from cloudlab.errors import MachineError, UsageError
-from cloudlab.machines.stats import Stats
-from cloudlab.units import format_size
+from cloudlab.errors import UsageError
 from cloudlab.views import chart
 from cloudlab.views.live import Source
+from cloudlab.views.readings import Gauge, MeasuredMachine, Reading, Sample, gauge_of, link_octets, read, sample, words
 from cloudlab.views.widget import Message, Watching, is_closed, static
 
-
-class Measured(Protocol):
-    """What can be measured: a `Machine`."""
-
-    name: str
-
-    @property
-    def stats(self) -> Stats:
-        """What it uses now; raises `MachineError` if it does not run."""
-        ...
-
-
-@dataclass(frozen=True)
-class Reading:
-    """What the counters of one machine said at one time. `octets` passed its links, if someone counts them there."""
-
-    machine: str
-    at_s: float
-    stats: Stats
-    octets: int | None = None
-
-
-@dataclass(frozen=True)
-class Sample:
-    """What one machine used in the second before `time_s` (seconds since the meters began).
-
-    `cpu`: percent of one CPU of this computer; `memory`: bytes of it, shared pages divided among those who share them
-    (PSS); `disk_read`, `disk_written`, `network`: bytes a second, `network` being None where no link counts them.
-    """
-
-    machine: str
-    time_s: float
-    cpu: float
-    memory: int
-    disk_read: float
-    disk_written: float
-    network: float | None = None
-
-    @property
-    def disk(self) -> float:
-        """Bytes a second, read and written."""
-        return self.disk_read + self.disk_written
-
+if TYPE_CHECKING:
+    from cloudlab.containers.cgroups import Cgroup
+    from cloudlab.containers.container import Container
 
 CHARTS = (
     chart.Chart("cpu", "CPU, % of one CPU of this computer", chart.PERCENT),
@@ -65,35 +23,60 @@ CHARTS = (
     chart.Chart("disk", "Disk, bytes a second", chart.SPEED),
     chart.Chart("network", "Network, bytes a second", chart.SPEED),
 )
+GROUP_CHARTS = (
+    chart.Chart("cpu", "CPU, % of one CPU of the guest", chart.PERCENT),
+    chart.Chart("memory", "Memory of the guest, bytes", chart.SIZE),
+    chart.Chart("disk", "I/O, bytes a second", chart.SPEED),
+    chart.Chart("processes", "Processes and threads", chart.COUNT),
+)
 
 
-def meters(machines: Measured | Iterable[Measured], source: Source | None = None, seconds: float = 60) -> Meters:
-    """Show what one or several machines use: CPU, memory, disk, and network if `source` (a lab, a network) counts it.
+def meters(
+    measured: MeasuredMachine | Container | Cgroup | Iterable[MeasuredMachine | Container | Cgroup],
+    source: Source | None = None,
+    seconds: float = 60,
+) -> Meters:
+    """Show what machines use of this computer: CPU, memory, disk, and network if `source` (a lab, a network) counts it.
 
+    Or what containers (or control groups) use of their guest: CPU, memory, I/O, processes.
     Measures once a second until it is stopped; `Meters.samples` has the numbers of the last `seconds`.
     """
-    several = list(machines) if isinstance(machines, Iterable) else [machines]
-    if not several or not all(hasattr(type(machine), "stats") for machine in several):
+    several = list(measured) if isinstance(measured, Iterable) else [measured]
+    if not several or not all(hasattr(type(one), "stats") for one in several):
         raise UsageError(
-            f"{machines!r} can't be measured.",
-            allowed="a machine, or a list of machines",
+            f"{measured!r} can't be measured.",
+            allowed="a machine, a container, a control group, or a list of machines, or of containers and groups",
             example="meters([n1, n2])",
+        )
+    gauges = [gauge_of(one) for one in several]
+    if len({gauge.is_group for gauge in gauges}) > 1:
+        raise UsageError(
+            "Machines and containers have no chart in common: these use their guest, those use this computer.",
+            allowed="machines, or containers and control groups",
+            example="meters(n1); meters(web)",
+        )
+    if source is not None and gauges[0].is_group:
+        raise UsageError(
+            "Links count what machines send, not what containers do.",
+            allowed="machines",
+            example="meters(n1, source=lab)",
         )
     if seconds < 2:
         raise UsageError(f"{seconds!r} seconds are too few.", allowed="2 or more", example="meters(n1, seconds=60)")
-    return Meters(several, source, seconds)
+    return Meters(gauges, source, seconds)
 
 
 class Meters(Watching):
-    """Line charts of what machines use; made by `meters`."""
+    """Line charts of what machines, containers or control groups use; made by `meters`."""
 
-    _esm, _css = static("meters.js"), static("meters.css")
+    _esm, _css = static("parts.js"), static("parts.css")
     _period_s = 1.0
 
-    def __init__(self, machines: list[Measured], source: Source | None, seconds: float) -> None:
-        self._machines, self._source, self._seconds = machines, source, seconds
-        self._names = [machine.name for machine in machines]
-        self._charts = CHARTS if source is not None else CHARTS[:-1]
+    def __init__(self, gauges: list[Gauge], source: Source | None, seconds: float) -> None:
+        self._gauges, self._source, self._seconds = gauges, source, seconds
+        self._names = [gauge.name for gauge in gauges]
+        of_machines = CHARTS if source is not None else CHARTS[:-1]
+        self._charts = GROUP_CHARTS if gauges[0].is_group else of_machines
         self._samples: list[Sample] = []
         self._began_s = time.monotonic()
         self._now_s = 0.0
@@ -109,7 +92,7 @@ class Meters(Watching):
 
     def _look(self) -> list[Reading]:
         counted = link_octets(self._source) if self._source is not None else {}
-        readings = [read(machine, self._began_s, counted.get(machine.name)) for machine in self._machines]
+        readings = [read(gauge, self._began_s, counted.get(gauge.name)) for gauge in self._gauges]
         return [reading for reading in readings if reading is not None]
 
     def _take(self, seen: list[Reading]) -> Message:
@@ -143,7 +126,7 @@ class Meters(Watching):
         return words(mine[-1]) if mine else "measuring …"
 
     def _present(self) -> Message:
-        return {"html": self._still()}
+        return {"html": self._still(), "look": "cl-meters"}
 
     def _still(self) -> str:
         panels = "".join(
@@ -162,52 +145,7 @@ class Meters(Watching):
         )
 
     def _is_over(self) -> bool:
-        return is_closed(self._source) or all(is_closed(machine) for machine in self._machines)
+        return is_closed(self._source) or all(is_closed(gauge.home) for gauge in self._gauges)
 
     def __repr__(self) -> str:
         return f"<meters of {', '.join(self._names)}: {', '.join(one.key for one in self._charts)}>"
-
-
-def read(machine: Measured, began_s: float, octets: int | None) -> Reading | None:
-    """Read the counters of a machine; None if it does not run."""
-    try:
-        return Reading(machine.name, time.monotonic() - began_s, machine.stats, octets)
-    except MachineError:
-        return None  # it has ended: the picture says so, and goes on when it is started again
-
-
-def sample(before: Reading, after: Reading) -> Sample:
-    """Return what was used between two readings. A counter that began anew (the machine was started again) counts as no use."""
-    elapsed_s = max(after.at_s - before.at_s, 1e-9)
-
-    def rate(old: float, new: float) -> float:
-        return max(new - old, 0) / elapsed_s
-
-    counted = before.octets is not None and after.octets is not None
-    return Sample(
-        machine=after.machine,
-        time_s=after.at_s,
-        cpu=100 * rate(before.stats.cpu_s, after.stats.cpu_s),
-        memory=after.stats.memory_pss,
-        disk_read=rate(before.stats.disk_read, after.stats.disk_read),
-        disk_written=rate(before.stats.disk_written, after.stats.disk_written),
-        network=rate(before.octets or 0, after.octets or 0) if counted else None,
-    )
-
-
-def link_octets(source: Source) -> dict[str, int]:
-    """Return the octets that have passed each node's links, where they are counted."""
-    counted: dict[str, int] = {}
-    for a, b, facts in source.topology.edges(data=True):
-        for name in (a, b) if facts.get("octets") is not None else ():
-            counted[name] = counted.get(name, 0) + facts["octets"]
-    return counted
-
-
-def words(newest: Sample) -> str:
-    """Say a sample in words."""
-    said = [f"CPU {newest.cpu:.0f} %", f"memory {format_size(newest.memory)}"]
-    said += [f"disk {format_size(newest.disk_read)}/s read, {format_size(newest.disk_written)}/s written"]
-    if newest.network is not None:
-        said.append(f"network {format_size(newest.network)}/s")
-    return ", ".join(said)

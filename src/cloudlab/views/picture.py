@@ -62,7 +62,7 @@ class Picture:
 
         drawn = plotly.io.to_html(self.plotly, self._config, include_plotlyjs=True, full_html=False, div_id="figure")
         body = f"{drawn}<noscript>{self.svg()}</noscript>{_html_table(self.table)}"
-        return _written(path, _PAGE.format(title=escape(self.title or "cloudlab"), alt=escape(self.alt), body=body))
+        return written_page(path, self.title, f'<div role="img" aria-label="{escape(self.alt)}">{body}</div>')
 
     def save_png(self, path: Path | str, scale: float = 2) -> Path:
         """Write the picture as PNG, on white; this needs Kaleido and a Chromium or Chrome."""
@@ -140,6 +140,11 @@ def _written(path: Path | str, text: str) -> Path:
     return Path(path)
 
 
+def written_page(path: Path | str, title: str, body: str) -> Path:
+    """Write a whole page to a file, for light and dark screens."""
+    return _written(path, _PAGE.format(title=escape(title or "cloudlab"), body=body))
+
+
 _PRINT_WIDTH = 960
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -155,7 +160,7 @@ th, td {{ text-align: left; padding: 0.1em 1em 0.1em 0 }}
 </style>
 </head>
 <body>
-<main role="img" aria-label="{alt}">
+<main>
 {body}
 </main>
 </body>

@@ -99,6 +99,8 @@ LINKS = {
     "up": LinkState("up"),
     "down": LinkState("down", "dash", "6 5", "×", ALARM, well=False),
 }
+INSIDE = LinkState("inside", "dot", "2 3")
+"""No link at all: a container and the machine that it is in."""
 
 
 def kind(name: object) -> Kind:

@@ -43,6 +43,7 @@ class Watching(anywidget.AnyWidget):
     """
 
     _period_s = 0.25
+    _role = "img"  # what the picture without a kernel is to a screen reader; "group" where it has parts to be read
     # what a new viewer starts from is made when it is asked for: setting it at each look would send all of it each time
     picture = traitlets.Dict().tag(sync=True, to_json=lambda _value, widget: widget._whole())
 
@@ -172,5 +173,5 @@ class Watching(anywidget.AnyWidget):
         bundle = super()._repr_mimebundle_(**kwargs)
         assert bundle is not None  # it is for a widget without a view
         data, metadata = bundle
-        still = f'<div role="img" aria-label="{html.escape(repr(self))}">{self._still()}</div>'
+        still = f'<div role="{self._role}" aria-label="{html.escape(repr(self))}">{self._still()}</div>'
         return {**data, "text/plain": repr(self), "text/html": still}, metadata

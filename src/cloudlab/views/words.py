@@ -21,7 +21,7 @@ def node_details(facts: Mapping[str, Any]) -> Details:
 
 def link_details(facts: Mapping[str, Any]) -> Details:
     """Return what a link does to what passes, and how much has passed; what is 0 is not worth a word."""
-    others = _plain(facts, without=("state", "number"))
+    others = _plain(facts, without=("kind", "state", "number"))
     keys = [*_FORMATS, *(key for key in others if key not in _FORMATS)]
     return tuple((_NAMES.get(key, key), _written(key, others[key])) for key in keys if others.get(key))
 

@@ -163,7 +163,7 @@ class Topology {
     }
     if ("sign" in fields) write(link.sign, facts.sign);
     if ("well" in fields) link.group.classList.toggle("cl-ill", !facts.well);
-    this.describe(link, [name, "link", facts.state], facts.flow ? [...facts.details, ["now", facts.flow]] : facts.details);
+    this.describe(link, [name, facts.kind, facts.state], facts.flow ? [...facts.details, ["now", facts.flow]] : facts.details);
   }
 
   newLink(name) {
