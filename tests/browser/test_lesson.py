@@ -13,10 +13,12 @@ from playwright.sync_api import Page, expect
 from .conftest import Served
 
 pytestmark = [pytest.mark.browser, pytest.mark.guest]
-LESSONS = sorted(
-    path.relative_to(Path(__file__).parents[2] / "lessons").as_posix()
-    for path in (Path(__file__).parents[2] / "lessons").glob("*/*.ipynb")
-)
+PLACE = Path(__file__).parents[2] / "lessons"
+LESSONS = [
+    path.relative_to(PLACE).as_posix()
+    for path in sorted(PLACE.glob("*/*.ipynb"))
+    if not path.name.endswith(".zh.ipynb") or path.name.startswith("01-")  # the same code: one of each part will do
+]
 RUN_DEADLINE_MS = 120_000
 
 

@@ -79,7 +79,7 @@ def test_a_dropped_one_is_explained_by_what_an_escape_would_be() -> None:
         "CAP_SYS_MODULE is dropped. With it: load a kernel module: code of one's own choice in the kernel,"
         " and nothing above it is left."
     )
-    assert capabilities.explain("CAP_KILL").startswith("CAP_KILL is kept. signal processes of other users")
+    assert capabilities.explain("CAP_KILL").startswith("CAP_KILL is kept: signal processes of other users")
 
 
 def test_all_stands_for_every_one() -> None:

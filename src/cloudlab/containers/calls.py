@@ -19,7 +19,7 @@ from cloudlab.containers.syscalls import Clone, Open, Signal, number_of
 from cloudlab.errors import MachineError, UsageError
 from cloudlab.machines.result import Result
 
-_WORDS_SHOWN, _TEXT_SHOWN = 5, 200  # of an argument, when a call is printed
+_WORDS_SHOWN, _TEXT_SHOWN = 5, 1000  # of an argument, when a call is printed
 PROGRAM = "/usr/libexec/cloudlab-process"
 REPORT_FD = 200  # where a process says what its calls returned; closed when it executes something
 FAILED = 125  # its exit status when a call failed

@@ -100,7 +100,7 @@ class _Ambient(IntEnum):
 def explain(name: str) -> str:
     """Say in a line what a capability allows, and why a container has it, or what an escape with it would look like."""
     mask_of([name])
-    return f"{name} is kept. {_KEPT[name]}." if name in _KEPT else f"{name} is dropped. With it: {_DROPPED[name]}."
+    return f"{name} is kept: {_KEPT[name]}." if name in _KEPT else f"{name} is dropped. With it: {_DROPPED[name]}."
 
 
 def names_in(mask: int) -> tuple[str, ...]:

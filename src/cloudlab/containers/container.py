@@ -15,7 +15,7 @@ from cloudlab.containers.logs import Line, parse, printed
 from cloudlab.containers.namespaces import Namespace, namespaces_of
 from cloudlab.containers.network import Attachment
 from cloudlab.containers.registry.image import Image
-from cloudlab.containers.rootfs import Change
+from cloudlab.containers.rootfs import Change, Overlay
 from cloudlab.containers.runtime import State, Status
 from cloudlab.containers.specification import Wishes, process_of
 from cloudlab.containers.syscalls import Signal
@@ -24,6 +24,7 @@ from cloudlab.machines.result import Result
 
 if TYPE_CHECKING:
     from cloudlab.containers.engine import Engine
+    from cloudlab.machines import Machine
 
 
 class Container:
@@ -41,6 +42,16 @@ class Container:
             threading.RLock()
         )  # held while it is started, stopped or removed: the supervisor may be about to do so too
         self.attachment: Attachment | None = None
+
+    @property
+    def machine(self) -> Machine:
+        """The guest that it is in."""
+        return self._engine.place
+
+    @property
+    def overlay(self) -> Overlay:
+        """The layers of its root: its image's, its init layer, and what it writes."""
+        return self._engine.overlay(self)
 
     @property
     def state(self) -> State:

@@ -55,6 +55,7 @@ class Engine:
         self.layers = Layers(place)
         prepare(place)
         self._containers: dict[str, Container] = {}
+        self._there: set[str] = set()  # layers that the guest has
         self._plans: dict[str, _Plan] = {}
         self._networks: dict[str, Network] = {}
         self._lock = threading.RLock()
@@ -111,7 +112,7 @@ class Engine:
             self._plans[name] = self._plan(container, found, ports or {})
             self.supervisor.watch(container, restart, health)
             if start:
-                self.start(container)
+                self._start_new(container)
             else:
                 self._make(container, start=False)
         except BaseException:
@@ -122,17 +123,24 @@ class Engine:
     def start(self, container: Container) -> None:
         """Start a container that was created, or that has ended: with what it wrote before."""
         with container.lock:
-            status = self.runtime.state(container.name).status if container.name in self.runtime.names() else None
+            status = self.runtime.state(container.name).status
             if status in (Status.RUNNING, Status.PAUSED):
                 raise UsageError(f"Container {container.name} is {status.value} already.", allowed="one that has ended")
-            alone, again = container.wishes.network in _UNCONNECTED, status in (Status.STOPPED, Status.LOST)
-            if again:
-                self._detach(container)
-            if status is not Status.CREATED:
-                self._make(container, start=alone, again=again)
-            if status is Status.CREATED or not alone:
+            if status is Status.CREATED:
                 self._begin(container)
-            self.supervisor.started(container)
+            else:
+                self._detach(container)
+                self._start_new(container, again=True)
+
+    def _start_new(self, container: Container, *, again: bool = False) -> None:
+        """Make a container and start it: in one round trip, or after it has been connected."""
+        with container.lock:
+            alone = container.wishes.network in _UNCONNECTED
+            self._make(container, start=alone, again=again)
+            if alone:
+                self.supervisor.started(container)
+            else:
+                self._begin(container)
 
     def remove(self, container: Container, *, force: bool) -> None:
         """Remove a container; see `Container.remove`."""
@@ -175,6 +183,10 @@ class Engine:
     def pull(self, reference: str) -> Image:
         """Fetch an image from the registry that its name begins with; layers that are here are not fetched."""
         return pull(self.images, reference)
+
+    def overlay(self, container: Container) -> Overlay:
+        """Return the layers of a container's root."""
+        return self._plans[container.name].overlay
 
     def config(self, container: Container) -> Mapping[str, Any]:
         """Return a container's config.json."""
@@ -251,13 +263,15 @@ class Engine:
     def _layers_of(self, layers: Sequence[Descriptor], offset: int) -> list[str]:
         """See that the guest has the layers; returns where, the lowest first. A layer is sent once for each way to count users."""
         names = {layer.digest: f"{layer.digest.removeprefix('sha256:')}-{offset}" for layer in layers}
-        there = self.layers.has(names.values())
+        if not self._there.issuperset(names.values()):
+            self._there |= self.layers.has(names.values())
         for digest, name in names.items():
-            if name not in there:
+            if name not in self._there:
                 tar = io.BytesIO()
                 with self.images.open_blob(digest) as blob:
                     overlay_form(blob, tar, offset=offset)
                 self.layers.add(name, tar.getvalue())
+                self._there.add(name)
         return [self.layers.path(names[layer.digest]) for layer in layers]
 
     def _make(self, container: Container, *, start: bool, again: bool = False) -> Made:
@@ -272,6 +286,7 @@ class Engine:
                 again=again,
             )
         except CallError as error:
+            self._there.clear()  # perhaps somebody has removed a layer
             raise explained(error, container.wishes.command[0], container.image) from error
         container.made(made.pid, made.outcomes)
         if container.wishes.network not in _UNCONNECTED:
@@ -283,6 +298,7 @@ class Engine:
             self.runtime.start(container.name)
         except CallError as error:
             raise explained(error, container.wishes.command[0], container.image) from error
+        self.supervisor.started(container)
 
     def _attach(self, container: Container, pid: int) -> None:
         network, ports = self.network(container.wishes.network), self._plans[container.name].ports

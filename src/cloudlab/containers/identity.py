@@ -21,9 +21,8 @@ def add_identity(init: Calls, process: Process, filters: Mapping[str, Any] | Non
     capabilities.add_bounding(init, process.capabilities)
     if not process.no_new_privileges and filters:
         seccomp.add(init, filters)  # while there is the right to: it takes CAP_SYS_ADMIN, or no_new_privs
-    init.call(
-        "setgroups", len(user.groups), b"".join(group.to_bytes(4, "little") for group in user.groups), harmless=[EPERM]
-    )
+    groups = b"".join(group.to_bytes(4, "little") for group in user.groups)
+    init.call("setgroups", len(user.groups), groups, harmless=[EPERM])
     init.call("setresgid", user.gid, user.gid, user.gid)
     init.call("prctl", Prctl.SET_KEEPCAPS, 1)
     init.call("setresuid", user.uid, user.uid, user.uid)

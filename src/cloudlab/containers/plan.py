@@ -88,9 +88,7 @@ def execution(bundle: Bundle, setting: Setting, pid: int, process: Process) -> C
     calls = Calls()
     lock = calls.call("open", f"{setting.state}/lock", Open.RDONLY | Open.CLOEXEC)
     locked = calls.call("flock", lock, _LOCK_SH | _LOCK_NB, harmless=[EAGAIN])
-    calls.must_be(
-        locked, -EAGAIN, "a lock that its monitor holds"
-    )  # while that lives, `pid` is no other process's number
+    calls.must_be(locked, -EAGAIN, "a lock that its monitor holds")  # while that lives, `pid` is nobody else's
     paused = calls.call("access", f"{setting.state}/paused", 0, harmless=[ENOENT])
     calls.must_be(paused, -ENOENT, "a container that is not paused")  # in its control group we would be frozen too
     pidfd = calls.call("pidfd_open", pid, 0)

@@ -10,6 +10,7 @@ import enum
 import json
 import re
 import struct
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from errno import EAGAIN, EEXIST, ENOENT, ENXIO, ESRCH
@@ -175,15 +176,18 @@ class Runtime:
 
     def wait(self, name: str, timeout_s: float = 60.0) -> int:
         """Wait until a container has ended; returns its exit status. Raises `MachineError` at the deadline."""
-        setting = self._setting(check_name(name))
+        setting, until = self._setting(check_name(name)), time.monotonic() + timeout_s
         calls = Calls()
         lock = calls.call("open", f"{setting.state}/lock", Open.RDONLY | Open.CLOEXEC, harmless=[ENOENT])
         calls.call("flock", lock, _LOCK_SH, harmless=None)
-        make(self.place, calls, purpose=f"end of container {name}", timeout_s=timeout_s)
-        state = self.state(name)
-        if state.exit_status is None:
-            raise MachineError(self.place.name, f"nobody saw how container {name} ended: its monitor was killed")
-        return state.exit_status
+        while True:
+            make(self.place, calls, purpose=f"end of container {name}", timeout_s=max(0.0, until - time.monotonic()))
+            state = self.state(name)
+            if state.exit_status is not None:
+                return state.exit_status
+            if state.status is Status.LOST:
+                raise MachineError(self.place.name, f"nobody saw how container {name} ended: its monitor was killed")
+            # It ended, and has been started again before we looked.
 
     def exec(self, name: str, process: Process, *, input: bytes = b"", timeout_s: float = 60.0) -> Result:  # noqa: A002
         """Run another process in a running container: its namespaces, its control group, its limits."""

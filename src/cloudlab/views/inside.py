@@ -8,20 +8,14 @@ if TYPE_CHECKING:
     from cloudlab.containers.calls import Place
     from cloudlab.containers.cgroups import Cgroup
     from cloudlab.containers.container import Container
-    from cloudlab.containers.rootfs import Overlay
 
 
 def place_of(thing: Container | Cgroup) -> Place:
     """Return the guest that it is in."""
-    return thing._engine.place if hasattr(thing, "_engine") else thing.place
+    return thing.machine if hasattr(thing, "machine") else thing.place
 
 
 def full_name(thing: Container | Cgroup) -> str:
     """Return its name with its guest's: n1/web, as in `lab.topology`."""
     inner = thing.path if hasattr(thing, "path") else f"/{thing.name}"
     return f"{place_of(thing).name}{inner}"
-
-
-def overlay_of(container: Container) -> Overlay:
-    """Return the layers that a container was made of."""
-    return container._engine._plans[container.name].overlay

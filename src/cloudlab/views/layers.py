@@ -12,7 +12,7 @@ from cloudlab.containers.layerstore import listings
 from cloudlab.containers.stack import Kind, Listing, Resolved, Stack, absolute, changes, resolve
 from cloudlab.errors import UsageError
 from cloudlab.views.chart import look
-from cloudlab.views.inside import overlay_of, place_of
+from cloudlab.views.inside import place_of
 from cloudlab.views.sheet import GROUND, Cell, Row, Sheet, columns, html_table, sheet
 from cloudlab.views.words import number
 
@@ -42,7 +42,7 @@ def _layers_of(root: Container | Rootfs) -> dict[str, Listing]:
             name: {path: each.kinds[name] for path, each in stack.paths.items() if name in each.kinds}
             for name in stack.layers
         }
-    overlay = overlay_of(root)
+    overlay = root.overlay
     images = [_DIGEST.sub(r"\1", posixpath.basename(lower)) for lower in overlay.lowers[1:]]
     names = ["upper", "init", *(images if len({*images}) == len(images) else overlay.lowers[1:])]
     paths = (overlay.upper, *overlay.lowers)
