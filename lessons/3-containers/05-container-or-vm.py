@@ -245,10 +245,10 @@ print("containers running:", len(running), "| over 100 would fit:", containers_f
 lesson.check(5, fit, measured=containers_fit)
 
 # %% [markdown] lang="en"
-# And guests? The lab's *budget* is the memory of your computer that it may use. It measures what a guest costs as you have just done; read how:
+# And guests? The lab's *budget* is the memory of your computer that it may use. What a guest costs it measures by PSS; read how:
 
-# %% [markdown] lang="zh" of="8e0e9d14"
-# 那么客户机呢？实验室的*预算 (budget)* 是它在你的计算机上可以使用的内存。它测量客户机花费的方法和你刚才一样；读一读：
+# %% [markdown] lang="zh" of="4d7a17ff"
+# 那么客户机呢？实验室的*预算 (budget)* 是它在你的计算机上可以使用的内存。它用 PSS 来测量一台客户机的花费；读一读：
 
 # %%
 print("a cold guest costs over 20 containers:", cold_cost > 20 * container_cost)
@@ -542,11 +542,11 @@ def bars(column, colour, pattern):
     ratios[-1] = 1 / ratios[-1]  # of density, more is better
     return go.Bar(x=ratios, y=[row.split(",")[0] for row in table], name=list(costs)[column],
                   text=[f"{ratio:.0f} times" for ratio in ratios], orientation="h",
-                  marker_color=colour, marker_pattern_shape=pattern)
+                  textposition="outside", marker_color=colour, marker_pattern_shape=pattern)
 
 picture = go.Figure([bars(1, "#D55E00", ""), bars(2, "#8A8A8A", "/")]).update_layout(**plain)
 picture.update_layout(title="How many times better a container is", height=320, margin_l=100)
-picture.update_xaxes(type="log", dtick=1).update_yaxes(autorange="reversed")
+picture.update_xaxes(type="log", dtick=1, range=[0, 3.3]).update_yaxes(autorange="reversed")
 
 # %% [markdown] lang="en"
 # **Exercise.** Complete the table with the rows that have no number. Who is better, `"container"` or `"guest"`: at start-up, in memory, in idle density, with a neighbour whose kernel panics, with kernel settings of one's own? A list of five.

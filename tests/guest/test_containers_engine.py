@@ -104,6 +104,20 @@ def test_a_limit_of_memory_kills_and_says_so(engine: Engine) -> None:
     assert greedy.state.out_of_memory
 
 
+def test_one_that_has_ended_uses_nothing_and_says_so(engine: Engine) -> None:
+    short = engine.create("short", command="true", network="none")
+    short.wait()
+    with pytest.raises(UsageError, match="Container short has ended"):
+        short.stats()
+
+
+def test_a_full_table_of_processes_is_told(engine: Engine, eventually: Eventually) -> None:
+    full = engine.create("full", command="for i in 1 2 3 4; do sleep 1000 & done; wait", pids=5, network="none")
+    eventually(lambda: full.stats().pids == 5, 30)
+    with pytest.raises(UsageError, match="no room for another process"):
+        full.run("true")
+
+
 def test_limits_are_changed_while_it_runs(engine: Engine, n1: Node) -> None:
     web = idle(engine, "web", memory="32M", cpus=0.5, pids=10)
     web.limit(memory="24M", pids=7)
@@ -231,6 +245,25 @@ def test_a_container_that_is_killed_comes_back_and_one_that_is_stopped_does_not(
     web.stop(0)
     n1.succeed("sleep 0.5")
     assert (web.status, web.restarts) == ("stopped", 1)
+
+
+def test_what_happens_to_a_container_is_told(engine: Engine, eventually: Eventually) -> None:
+    web = engine.create("web", command="tail /dev/zero", memory="16M", restart="on-failure:1", network="none")
+    eventually(lambda: [event.what for event in web.events].count("die") == 2, 30)
+    first = ["create", "start", "oom", "die", "restart", "start", "oom", "die"]
+    assert [event.what for event in web.events] == first
+    assert web.events[3].detail == "exit status 137"
+    web.remove()
+    assert [event.what for event in web.events] == [*first, "remove"]
+    assert str(web.events[0]).endswith(" web create")
+    paused = idle(engine, "paused", network="none")
+    paused.pause()
+    paused.resume()
+    paused.kill("TERM")
+    paused.stop(0)
+    eventually(lambda: paused.events[-1].what == "die", 30)
+    assert [event.what for event in paused.events] == ["create", "start", "pause", "resume", "kill", "die"]
+    assert {event.container for event in engine.events} >= {"web", "paused"}
 
 
 def test_health_is_asked_for(engine: Engine, eventually: Eventually) -> None:

@@ -6,6 +6,8 @@ import shlex
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
+from errno import EAGAIN
 from typing import TYPE_CHECKING, Any
 
 from cloudlab.containers import bundle
@@ -24,6 +26,7 @@ from cloudlab.machines.result import Result
 
 if TYPE_CHECKING:
     from cloudlab.containers.engine import Engine
+    from cloudlab.containers.supervisor import Event
     from cloudlab.machines import Machine
 
 
@@ -37,6 +40,7 @@ class Container:
         self.name, self.image, self.wishes = name, image, wishes
         self._engine, self._runtime = engine, engine.runtime
         self.steps: list[Outcome] = []
+        self._born = datetime.now(UTC)  # there may have been another of that name
         self._first = 0  # the number of its first process
         self.lock = (
             threading.RLock()
@@ -84,6 +88,11 @@ class Container:
         return self._engine.supervisor.of(self.name).restarts
 
     @property
+    def events(self) -> list[Event]:
+        """What has happened to it, the oldest first: create, start, die, restart, …"""
+        return [event for event in self._engine.events if event.container == self.name and event.time >= self._born]
+
+    @property
     def facts(self) -> dict[str, str]:
         """What is known of it without asking the guest: for pictures that are drawn many times a second."""
         status = self._engine.supervisor.of(self.name).status
@@ -121,6 +130,7 @@ class Container:
     def kill(self, signal: int | str = "KILL") -> None:
         """Send a signal to its first process."""
         self._engine.expect_end(self)
+        self._engine.supervisor.tell(self.name, "kill", str(signal))
         self._runtime.kill(self.name, signal)
 
     def pause(self) -> None:
@@ -188,8 +198,18 @@ class Container:
         return list(parse(self._runtime.log(self.name)))
 
     def stats(self) -> CgroupStats:
-        """What it uses now: CPU, memory, processes, I/O; from its control group."""
-        return self._runtime.cgroup(self.name).stats()
+        """What it uses now: CPU, memory, processes, I/O; from its control group. Raises `UsageError` if it has ended."""
+        try:
+            return self._runtime.cgroup(self.name).stats()
+        except MachineError:
+            state = self.state
+            if state.status is not Status.STOPPED:
+                raise
+            raise UsageError(
+                f"Container {self.name} has ended, and its control group with it.",
+                allowed="a container that runs; of one that has ended, state.exit_status and state.out_of_memory are known",
+                example=f"{self.name}.start()",
+            ) from None
 
     def limit(self, **limits: float | int | str) -> None:
         """Change its limits while it runs: `limit(memory="64M", cpus=0.25)`."""
@@ -223,6 +243,12 @@ class Container:
 
 def explained(error: CallError, program: str, image: str) -> MachineError | UsageError:
     """Say in a user's words what a failed execve(2) means."""
+    if error.outcome.call.name == "clone3" and error.errno == EAGAIN:
+        return UsageError(
+            f"There is no room for another process in a container of {image}.",
+            allowed="as many as its limit says (pids=…), and its guest's kernel (kernel.threads-max)",
+            example="limit(pids=100)",
+        )
     if error.outcome.call.name != "execve":
         return error
     return UsageError(

@@ -26,7 +26,7 @@ from cloudlab.containers.registry.store import Store
 from cloudlab.containers.rootfs import Change, Overlay, changes_in, init_layer
 from cloudlab.containers.runtime import Made, Runtime, Status, check_name
 from cloudlab.containers.specification import ID_BASE, Volume, Wishes, configuration
-from cloudlab.containers.supervisor import Health, Supervisor
+from cloudlab.containers.supervisor import Event, Health, Supervisor
 from cloudlab.errors import MachineError, UsageError
 from cloudlab.images import ImageStore
 from cloudlab.machines import Machine
@@ -72,6 +72,11 @@ class Engine:
                 example=f'{self.place.name}.container("{name}", image="busybox", command=["sleep", "60"])',
             )
         return self._containers[name]
+
+    @property
+    def events(self) -> list[Event]:
+        """What has happened to all containers, the oldest first."""
+        return list(self.supervisor.events)
 
     def __contains__(self, name: object) -> bool:
         return name in self._containers

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
     from cloudlab.containers.container import Container
     from cloudlab.containers.engine import Engine
     from cloudlab.machines.spawned import Spawned
+
+
+_EVENTS_KEPT = 10_000
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,19 @@ def condition_after(now: Condition, failures: int, health: Health, *, young: boo
     return Condition.UNHEALTHY if failures >= health.retries else now
 
 
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to a container: create, start, die, oom, restart, pause, resume, kill, healthy, unhealthy, remove."""
+
+    time: datetime
+    container: str
+    what: str
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.time:%H:%M:%S} {self.container} {self.what}" + (f" ({self.detail})" if self.detail else "")
+
+
 @dataclass
 class Watched:
     """What is known of one container."""
@@ -74,17 +92,23 @@ class Supervisor:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._watched: dict[str, Watched] = {}
+        self.events: deque[Event] = deque(maxlen=_EVENTS_KEPT)
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._ended: Spawned | None = None
         self._read = 0
         self._closed = False
 
+    def tell(self, container: str, what: str, detail: str = "") -> None:
+        """Note that something has happened."""
+        self.events.append(Event(datetime.now(UTC), container, what, detail))
+
     def watch(self, container: Container, restart: str, health: Health | None) -> None:
         """Begin to look after a container."""
         watched = Watched(container, parse_policy(restart), health)
         with self._changed:
             self._watched[container.name] = watched
+            self.tell(container.name, "create")
             if self._thread is None:
                 self._begin()
 
@@ -94,6 +118,7 @@ class Supervisor:
             watched = self._watched[container.name]
             watched.began, watched.end_is_wanted, watched.due, watched.failures = time.monotonic(), False, None, 0
             watched.status = Status.RUNNING
+            self.tell(container.name, "start")
             if watched.health:
                 watched.condition, watched.ask = Condition.STARTING, time.monotonic() + watched.health.every_s
             self._changed.notify_all()
@@ -107,11 +132,13 @@ class Supervisor:
     def note(self, container: Container, status: Status) -> None:
         """It is now paused, or runs again."""
         self._watched[container.name].status = status
+        self.tell(container.name, "pause" if status is Status.PAUSED else "resume")
 
     def forget(self, container: Container) -> None:
         """Look after it no more."""
         with self._changed:
-            self._watched.pop(container.name, None)
+            if self._watched.pop(container.name, None):
+                self.tell(container.name, "remove")
 
     def of(self, name: str) -> Watched:
         """What is known of a container."""
@@ -152,12 +179,19 @@ class Supervisor:
     def _note_ends(self, names: Sequence[str]) -> None:
         for name in names[self._read :]:
             self._read += 1
-            watched = self._watched.get(name)
-            if watched:
+            if watched := self._watched.get(name):
                 watched.status = Status.STOPPED
-            if watched and not watched.end_is_wanted:
-                status = self._engine.runtime.state(name).exit_status
-                self._decide(watched, 255 if status is None else status)
+                self._note_end(watched)
+
+    def _note_end(self, watched: Watched) -> None:
+        name = watched.container.name
+        state = self._engine.runtime.state(name)
+        status = 255 if state.exit_status is None else state.exit_status
+        if state.out_of_memory:
+            self.tell(name, "oom")
+        self.tell(name, "die", f"exit status {status}")
+        if not watched.end_is_wanted:
+            self._decide(watched, status)
 
     def _decide(self, watched: Watched, exit_status: int) -> None:
         now = time.monotonic()
@@ -183,6 +217,7 @@ class Supervisor:
             ):  # nobody has stopped or removed it
                 watched.due = None
                 watched.restarts += 1
+                self.tell(container.name, "restart", f"number {watched.restarts}")
                 self._engine.start(container)
 
     def _ask(self, watched: Watched) -> None:
@@ -195,7 +230,10 @@ class Supervisor:
         now = time.monotonic()
         watched.failures = 0 if good else watched.failures + 1
         young = now - watched.began < health.start_period_s
-        watched.condition = condition_after(watched.condition, watched.failures, health, young=young)
+        before = watched.condition
+        watched.condition = condition_after(before, watched.failures, health, young=young)
+        if watched.condition is not before:
+            self.tell(watched.container.name, watched.condition.value)
         watched.ask = now + health.every_s if watched.ask is not None else None
 
     def _patience_s(self) -> float | None:
