@@ -38,8 +38,9 @@ soak: ## run the long forms of tests that have a short one
 	@scripts/setup test
 	$(BIN)/python -m pytest tests -m soak --timeout=7200
 
-conformance: ## run outside test suites against our services
-	@echo "There is nothing here yet that an outside test suite could judge: no OpenStack or Kubernetes service is built."
+conformance: ## have outside tools judge us: skopeo and umoci our images and registry, crun our runtime
+	@scripts/setup test
+	$(BIN)/python -m pytest tests/clients tests/guest/test_containers_conformance.py -m "not soak"
 
 lessons: ## run all lessons, and write their notebooks in both languages
 	@scripts/setup test

@@ -14,22 +14,16 @@ import pytest
 from cloudlab import MachineError
 from cloudlab.containers.bundle import Process
 from cloudlab.containers.calls import Calls, make
-from cloudlab.containers.here import Here
+from cloudlab.containers.here import Here, here
 from cloudlab.containers.runtime import Runtime, Status
 from cloudlab.containers.specification import Wishes, configuration
 from cloudlab.containers.syscalls import Clone
 from cloudlab.images import ImageStore
-from cloudlab.images.compiler import compile_static
-from cloudlab.images.recipe import find_recipe
 
 
 @pytest.fixture(scope="module")
-def here(tmp_path_factory: pytest.TempPathFactory) -> Here:
-    folder = tmp_path_factory.mktemp("program")
-    program = folder / "cloudlab-process"
-    program.write_bytes(compile_static(find_recipe("node").directory / "process.c", folder))
-    program.chmod(0o755)
-    place = Here(program)
+def place() -> Here:
+    place = here()
     trial, flags = Calls(), Clone.NEWNS | Clone.NEWPID | Clone.NEWUTS | Clone.NEWNET | Clone.NEWIPC
     trial.child(flags)[1].call("mount", "", "/", "", 1 << 18 | 16384, 0)
     try:
@@ -42,8 +36,8 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Here:
 
 
 @pytest.fixture
-def runtime(here: Here) -> Iterator[Runtime]:
-    runtime = Runtime(here)
+def runtime(place: Here) -> Iterator[Runtime]:
+    runtime = Runtime(place)
     yield runtime
     for name in runtime.names():
         runtime.delete(name, force=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +15,26 @@ from typing import IO
 
 from cloudlab.containers import calls
 from cloudlab.errors import MachineError
+from cloudlab.images.compiler import compile_static
+from cloudlab.images.recipe import find_recipe
 from cloudlab.machines.result import Result
+from cloudlab.paths import cache_directory
+
+
+def here() -> Here:
+    """Return this computer as a place for containers: `Runtime(here()).create(...)`; needs Linux, and root's rights for most of it.
+
+    Compiles the program that makes the system calls, once; it is kept in the cache.
+    """
+    source, cache = find_recipe("node").directory / "process.c", cache_directory()
+    program = cache / f"process-{hashlib.sha256(source.read_bytes()).hexdigest()[:16]}"
+    if not program.exists():
+        with tempfile.TemporaryDirectory(prefix=".compiling-", dir=cache) as folder:
+            new = Path(folder) / "process"
+            new.write_bytes(compile_static(source, cache))
+            new.chmod(0o755)
+            new.rename(program)
+    return Here(program)
 
 
 class Here:
@@ -45,7 +66,7 @@ class Here:
             )
         except subprocess.TimeoutExpired as error:
             raise MachineError(
-                self.name, f"not done within {timeout_s:g} s; it was killed", command=" ".join(words)
+                self.name, f"not done within {timeout_s:.3g} s; it was killed", command=" ".join(words)
             ) from error
         status = done.returncode if done.returncode >= 0 else 128 - done.returncode
         return Result(" ".join(words), status, done.stdout, done.stderr, time.monotonic() - began)
@@ -123,7 +144,7 @@ class HereSpawned:
             code = self._process.wait(timeout_s)
         except subprocess.TimeoutExpired as error:
             self.kill()
-            problem = f"not done within {timeout_s:g} s; it was killed"
+            problem = f"not done within {timeout_s:.3g} s; it was killed"
             raise MachineError(self._place, problem, command=self.command) from error
         self.end_input()
         status = code if code >= 0 else 128 - code

@@ -125,7 +125,7 @@ class Commands(Life):
             )
             raise MachineError(
                 self.name,
-                f"not done within {timeout_s:g} s; {state}",
+                f"not done within {timeout_s:.3g} s; {state}",
                 command=what,
                 output=_text(job),
                 log=self.running.console_log,
