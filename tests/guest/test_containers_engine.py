@@ -266,6 +266,17 @@ def test_what_happens_to_a_container_is_told(engine: Engine, eventually: Eventua
     assert {event.container for event in engine.events} >= {"web", "paused"}
 
 
+def test_a_restart_that_fails_is_told(engine: Engine, n1: Node, eventually: Eventually) -> None:
+    web = idle(engine, "web", restart="always", network="none")
+    n1.succeed("mv /var/lib/cloudlab/layers /var/lib/cloudlab/elsewhere")
+    try:
+        n1.succeed(f"kill -9 {web.pid}")
+        eventually(lambda: web.events[-1].what == "fail", 30)
+    finally:
+        n1.succeed("mv /var/lib/cloudlab/elsewhere /var/lib/cloudlab/layers")
+    assert "overlay" in web.events[-1].detail
+
+
 def test_health_is_asked_for(engine: Engine, eventually: Eventually) -> None:
     web = idle(engine, "web", network="none", health=Health(["test", "-e", "/tmp/good"], every_s=0.2, retries=2))
     eventually(lambda: web.health == "unhealthy", 30)

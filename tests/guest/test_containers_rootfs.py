@@ -463,7 +463,7 @@ class CutOff:
     def __init__(self, machine: Machine, size: int) -> None:
         self.machine, self.size, self.name = machine, size, machine.name
 
-    def run(self, command: Sequence[str], *, input: bytes = b"", timeout_s: float = 60.0) -> Result:  # noqa: A002
+    def run(self, command: Sequence[str], *, input: bytes = b"", timeout_s: float = 60.0) -> Result:
         return self.machine.run(command, input=input[: self.size], timeout_s=timeout_s)
 
 
@@ -492,7 +492,7 @@ def test_a_layer_of_which_not_all_has_arrived_is_none(n1: Machine, size: int) ->
 class Stuck(CutOff):
     """A place whose line goes silent when `size` bytes have gone through; after a second its commands are killed."""
 
-    def run(self, command: Sequence[str], *, input: bytes = b"", timeout_s: float = 60.0) -> Result:  # noqa: A002
+    def run(self, command: Sequence[str], *, input: bytes = b"", timeout_s: float = 60.0) -> Result:
         if not input:
             return self.machine.run(command)
         return self.machine.run(

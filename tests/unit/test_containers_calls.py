@@ -253,7 +253,7 @@ def test_a_child_does_its_calls_and_ends_and_the_parent_knows_its_number(here: H
     clone, child = calls.child()
     parent = child.call("getppid")
     ended = calls.call("waitid", P_PID, clone, Room(128, whole=True), WEXITED, 0)
-    calls.must_be_zero(Answer(ended, 24), "the child's exit status")
+    calls.must_be(Answer(ended, 24), 0, "the child's exit status")
     outcomes = make(here, calls)
     assert outcomes[clone.index].returned > 1
     assert outcomes[parent.index].returned == outcomes[before.index].returned
@@ -355,12 +355,12 @@ def test_a_program_that_is_missing_is_a_failing_call(here: Here) -> None:
 
 
 @pytest.mark.parametrize(("status", "good"), [(0, True), (3, False)])
-def test_must_be_zero_fails_with_what_it_was_about(here: Here, status: int, good: bool) -> None:
+def test_must_be_fails_with_what_it_was_about(here: Here, status: int, good: bool) -> None:
     calls = Calls()
     clone, child = calls.child()
     child.call("exit_group", status)
     ended = calls.call("waitid", P_PID, clone, Room(128, whole=True), WEXITED, 0)
-    calls.must_be_zero(Answer(ended, 24), "the hook /bin/false")
+    calls.must_be(Answer(ended, 24), 0, "the hook /bin/false")
     if good:
         make(here, calls)
         return

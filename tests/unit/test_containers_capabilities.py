@@ -33,7 +33,7 @@ class Shelf:
     def __init__(self, text: str, exit_status: int = 0) -> None:
         self.text, self.exit_status, self.commands = text, exit_status, []
 
-    def run(self, command, *, input=b"", timeout_s=60.0):  # noqa: A002
+    def run(self, command, *, input=b"", timeout_s=60.0):
         self.commands.append(list(command))
         return Result(" ".join(command), self.exit_status, self.text.encode(), b"cat: No such file or directory\n")
 

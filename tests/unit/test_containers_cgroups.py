@@ -447,5 +447,5 @@ class Nowhere:
 
     name = "nowhere"
 
-    def run(self, command: Any, *, input: bytes = b"", timeout_s: float = 60.0) -> Result:  # noqa: A002
+    def run(self, command: Any, *, input: bytes = b"", timeout_s: float = 60.0) -> Result:
         raise AssertionError(command)

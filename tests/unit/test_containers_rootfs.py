@@ -244,7 +244,7 @@ class Nowhere:
 
     name = "nowhere"
 
-    def run(self, command: Sequence[str], *, input: bytes = b"", timeout_s: float = 60.0) -> Result:  # noqa: A002
+    def run(self, command: Sequence[str], *, input: bytes = b"", timeout_s: float = 60.0) -> Result:
         return Result(" ".join(command), 1, b"", b"nothing works here")
 
 

@@ -41,7 +41,7 @@ class Guest:
 
     name = "n1"
 
-    def run(self, command: object, *, input: bytes = b"", timeout_s: float = 60) -> Result:  # noqa: A002
+    def run(self, command: object, *, input: bytes = b"", timeout_s: float = 60) -> Result:
         return Result("", 0, b"21 web\n40 db\n", b"", 0.0)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 from itertools import count
-from typing import Protocol
+from typing import Protocol, cast
 
 from cloudlab.containers.syscalls import Clone, Open, Signal, number_of
 from cloudlab.errors import MachineError, UsageError
@@ -133,7 +133,7 @@ class Place(Protocol):
     def name(self) -> str:
         """What errors call it."""
 
-    def run(self, command: Sequence[str], *, input: bytes = ..., timeout_s: float = ...) -> Result:  # noqa: A002
+    def run(self, command: Sequence[str], *, input: bytes = ..., timeout_s: float = ...) -> Result:
         """Run a command to its end."""
 
 
@@ -172,10 +172,6 @@ class Calls:
         """Add: wait for a child, and end with its exit status."""
         return self._add("end_as", _END_AS, (child,))
 
-    def must_be_zero(self, value: Answer, what: str) -> Call:
-        """Add: fail unless an earlier answer is 0; errors and listings call it `what`."""
-        return self._add("must_be_zero", _CHECK, (value, what))
-
     def must_be(self, value: Argument, wanted: int, what: str) -> Call:
         """Add: fail unless a value that is known by then is `wanted`; errors and listings call it `what`."""
         return self._add("must_be", _CHECK, (value, what, wanted))
@@ -188,8 +184,8 @@ class Calls:
         harmless: Sequence[int] | None = (),
         child: Calls | None = None,
     ) -> Call:
-        fixed = tuple(tuple(value) if isinstance(value, list) else value for value in arguments)
-        call = Call(next(self._indices), name, number, fixed, None if harmless is None else tuple(harmless), child)  # type: ignore[arg-type]
+        fixed = tuple(map(_fixed, arguments))
+        call = Call(next(self._indices), name, number, fixed, None if harmless is None else tuple(harmless), child)
         if len(fixed) > 6 or len(call.harmless or ()) > 2 or call.index > _LAST:
             raise UsageError(f"{call}: too much.", allowed=f"six arguments, two harmless errors, {_LAST + 1} calls")
         self._calls.append(call)
@@ -308,6 +304,11 @@ def failed(outcome: Outcome) -> bool:
     """Did the call fail, in a way that was not said to be harmless?"""
     harmless = outcome.call.harmless
     return -4096 < outcome.returned < 0 and harmless is not None and -outcome.returned not in harmless
+
+
+def _fixed(value: Argument | Sequence[str]) -> Argument:
+    """A list of words becomes a tuple, which nobody changes later."""
+    return tuple(value) if isinstance(value, list) else cast(Argument, value)
 
 
 def _encoded(call: Call) -> bytes:

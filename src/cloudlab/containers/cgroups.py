@@ -132,7 +132,7 @@ class Cgroup:
                 calls.write_file(f"{directory}/cgroup.procs", str(pid))
         self._make(calls)
 
-    def run(self, command: str | Sequence[str], *, input: bytes | str = b"", timeout_s: float = 60.0) -> Result:  # noqa: A002
+    def run(self, command: str | Sequence[str], *, input: bytes | str = b"", timeout_s: float = 60.0) -> Result:
         """Run a command to its end, in the group from its first instruction: the process joins, then becomes the command."""
         calls, mark = programs.becoming(self.version, self.path, command), new_mark()
         data = input.encode() if isinstance(input, str) else input

@@ -155,7 +155,7 @@ class Container:
         self,
         command: str | Sequence[str],
         *,
-        input: bytes | str = b"",  # noqa: A002 - the name that subprocess.run has
+        input: bytes | str = b"",
         user: str | None = None,
         env: Mapping[str, str] | None = None,
         directory: str | None = None,

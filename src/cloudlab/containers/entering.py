@@ -24,7 +24,7 @@ class Entered:
     def __init__(self, place: Place, pid: int, kinds: Sequence[str]) -> None:
         self._place, self.pid, self.kinds = place, pid, tuple(kinds)
 
-    def run(self, command: str | Sequence[str], *, input: bytes = b"", timeout_s: float = 60.0) -> Result:  # noqa: A002
+    def run(self, command: str | Sequence[str], *, input: bytes = b"", timeout_s: float = 60.0) -> Result:
         """Run a command to its end. Raises `CallError` if the namespaces can't be entered, or the command is not there."""
         calls, mark = entering(self.pid, self.kinds, command), system_calls.new_mark()
         began = system_calls.program(calls, "f", mark) + input

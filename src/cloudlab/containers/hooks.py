@@ -19,7 +19,7 @@ def add_hooks(calls: Calls, bundle: Bundle, setting: Setting, kind: str, init: C
     for hook in bundle.hooks.get(kind, ()):
         ended = _add_hook(calls, hook, given, "/" if kind == "startContainer" else setting.directory)
         if kind not in ("poststart", "poststop"):  # these fail alone; of others the container's creation does
-            calls.must_be_zero(Answer(ended, SI_STATUS), f"hook {hook.path}")
+            calls.must_be(Answer(ended, SI_STATUS), 0, f"hook {hook.path}")
 
 
 def _add_hook(calls: Calls, hook: Hook, state: str | Words, directory: str) -> Call:

@@ -98,7 +98,7 @@ class Process:
 
     # --- children -------------------------------------------------------------------------------------------
 
-    def run(self, command: str | Sequence[str], *, input: bytes | str = b"", timeout_s: float = 60.0) -> Result:  # noqa: A002
+    def run(self, command: str | Sequence[str], *, input: bytes | str = b"", timeout_s: float = 60.0) -> Result:
         """Run a command as a child: in this process's namespaces, as its user. Returns its `Result` when it has ended.
 
         Raises `CallError` if there can be no child, or no such program. What it prints is kept in memory (memfd_create(2)).

@@ -36,7 +36,7 @@ from cloudlab.containers.calls import (
 )
 from cloudlab.containers.cgroups import Cgroup, version_of
 from cloudlab.containers.rootfs import InitLayer, Overlay
-from cloudlab.containers.setting import STATE_DIRECTORY, Setting
+from cloudlab.containers.setting import SI_STATUS, SIGINFO, STATE_DIRECTORY, Setting
 from cloudlab.containers.syscalls import Open, Signal
 from cloudlab.errors import MachineError, UsageError
 from cloudlab.machines.result import Result
@@ -45,7 +45,6 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 _LOCK_SH, _LOCK_NB = 1, 4
 _CLD_EXITED = 1
 _LAST_SIGNAL = 64
-_SIGINFO = struct.Struct("<iii4xiiii")  # signo, errno, code, then pid, uid, status at 12, 16, 24: see sigaction(2)
 _CONFIG_LIMIT = 1 << 18
 
 
@@ -135,7 +134,7 @@ class Runtime:
         except CallError as error:
             if error.errno not in (ENXIO, ENOENT, EEXIST):
                 raise
-            raise self._not(name, "waiting to be started", Status.CREATED) from error
+            raise self._not(name, "waiting to be started") from error
         if returned := end_in(told):
             program_ = self.state(name).config["process"]["args"][0]
             raise CallError(self.place.name, Outcome(Call(0, "execve", 0, (program_,)), returned, 0.0))
@@ -189,7 +188,7 @@ class Runtime:
                 raise MachineError(self.place.name, f"nobody saw how container {name} ended: its monitor was killed")
             # It ended, and has been started again before we looked.
 
-    def exec(self, name: str, process: Process, *, input: bytes = b"", timeout_s: float = 60.0) -> Result:  # noqa: A002
+    def exec(self, name: str, process: Process, *, input: bytes = b"", timeout_s: float = 60.0) -> Result:
         """Run another process in a running container: its namespaces, its control group, its limits."""
         state = self._living(name, Status.RUNNING)
         return self.exec_in(name, oci.read(state.config), state.pid, process, input=input, timeout_s=timeout_s)
@@ -201,7 +200,7 @@ class Runtime:
         pid: int,
         process: Process,
         *,
-        input: bytes = b"",  # noqa: A002 - the name that subprocess.run has
+        input: bytes = b"",
         timeout_s: float = 60.0,
     ) -> Result:
         """The same for who knows its config and its first process: one round trip."""
@@ -242,7 +241,7 @@ class Runtime:
         state = self._living_or_not(name)
         if state is not None and state.status not in (Status.STOPPED, Status.LOST):
             if not force:
-                raise self._not(name, "stopped", Status.STOPPED)
+                raise self._not(name, "stopped")
             self._end(name, state)
         if state is not None and state.status is Status.LOST:
             self.cgroup(name).remove()  # with the processes that nobody watched any more
@@ -264,10 +263,10 @@ class Runtime:
     def _living(self, name: str, *statuses: Status) -> State:
         state = self.state(name)
         if state.status not in (statuses or (Status.CREATED, Status.RUNNING, Status.PAUSED)):
-            raise self._not(name, " or ".join(each.value for each in statuses) or "alive", Status.RUNNING)
+            raise self._not(name, " or ".join(each.value for each in statuses) or "alive")
         return state
 
-    def _not(self, name: str, wanted: str, _: Status) -> UsageError:
+    def _not(self, name: str, wanted: str) -> UsageError:
         state = self.state(name)
         return UsageError(
             f"Container {name} is {state.status.value}, not {wanted}.",
@@ -340,7 +339,10 @@ def _state(name: str, files: Mapping[str, bytes], *, alive: bool) -> State:
 
 def ending(data: bytes) -> tuple[int, bool]:
     """Read a file `exit`: siginfo_t, then the cgroup's memory events. Returns the exit status, and whether memory ran out."""
-    code, status = struct.unpack_from("<i", data, 8)[0], struct.unpack_from("<i", data, 24)[0]
-    events: Sequence[str] = data[128:].decode(errors="replace").split()
+    code, status = (
+        struct.unpack_from("<i", data, 8)[0],
+        struct.unpack_from("<i", data, SI_STATUS)[0],
+    )  # see sigaction(2)
+    events: Sequence[str] = data[SIGINFO:].decode(errors="replace").split()
     kills = int(events[events.index("oom_kill") + 1]) if "oom_kill" in events else 0
     return (status if code == _CLD_EXITED else 128 + status), kills > 0

@@ -175,18 +175,18 @@ def _resources(wishes: Wishes) -> dict[str, Any]:
 
 def _mounts(wishes: Wishes) -> list[dict[str, Any]]:
     plain = ["nosuid", "noexec", "nodev"]
+    # Who shares the host's network, and has no power over it, can have no sysfs of its own; nor what lies in it.
+    sysfs = wishes.network != "host" or not _in_user_namespace(wishes)
     mounts = [
         _mount("/proc", "proc", plain),
         _mount("/dev", "tmpfs", ["nosuid", "strictatime", "mode=755", "size=64k"]),
         _mount("/dev/pts", "devpts", ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]),
         _mount("/dev/shm", "tmpfs", [*plain, "mode=1777", "size=16m"]),
         _mount("/dev/mqueue", "mqueue", plain),
-        _mount("/sys", "tmpfs" if wishes.network == "host" and _in_user_namespace(wishes) else "sysfs", [*plain, "ro"]),
-        _mount("/sys/fs/cgroup", "cgroup", [*plain, "relatime", "ro"]),
+        _mount("/sys", "sysfs" if sysfs else "tmpfs", [*plain, "ro"]),
+        *([_mount("/sys/fs/cgroup", "cgroup", [*plain, "relatime", "ro"])] if sysfs else []),
         _mount("/tmp", "tmpfs", ["nosuid", "nodev", "mode=1777", "size=16m"]),
     ]
-    if wishes.network == "host" and _in_user_namespace(wishes):
-        mounts.remove(mounts[6])  # nothing to mount it on: such a container has no sysfs of its own
     if wishes.hosts_file:
         mounts.append(
             {"destination": "/etc/hosts", "type": "bind", "source": wishes.hosts_file, "options": ["bind", "ro"]}

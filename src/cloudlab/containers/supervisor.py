@@ -57,7 +57,10 @@ def condition_after(now: Condition, failures: int, health: Health, *, young: boo
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened to a container: create, start, die, oom, restart, pause, resume, kill, healthy, unhealthy, remove."""
+    """Something that happened to a container.
+
+    create, start, die, oom, restart, fail (it could not be), pause, resume, kill, healthy, unhealthy, remove.
+    """
 
     time: datetime
     container: str
@@ -212,13 +215,15 @@ class Supervisor:
     def _restart(self, watched: Watched) -> None:
         container = watched.container
         with container.lock:
-            if (
-                watched.due is not None and self._watched.get(container.name) is watched
-            ):  # nobody has stopped or removed it
-                watched.due = None
-                watched.restarts += 1
-                self.tell(container.name, "restart", f"number {watched.restarts}")
+            if watched.due is None or self._watched.get(container.name) is not watched:
+                return  # somebody has stopped or removed it
+            watched.due = None
+            watched.restarts += 1
+            self.tell(container.name, "restart", f"number {watched.restarts}")
+            try:
                 self._engine.start(container)
+            except CloudlabError as error:
+                self.tell(container.name, "fail", str(error))
 
     def _ask(self, watched: Watched) -> None:
         health = watched.health

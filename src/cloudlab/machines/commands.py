@@ -25,7 +25,7 @@ class Commands(Life):
         self,
         command: str | Sequence[str],
         *,
-        input: bytes | str = b"",  # noqa: A002 - the name that subprocess.run has
+        input: bytes | str = b"",
         timeout_s: float = 60.0,
         directory: str | None = None,
         environment: Mapping[str, str] | None = None,

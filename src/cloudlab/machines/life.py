@@ -25,10 +25,8 @@ if TYPE_CHECKING:
     from cloudlab.machines.machine import Machine
 
 _CLOSE_DEADLINE_S = 5.0
-_PANIC, _PANIC_WITHIN = (
-    b"Kernel panic - not syncing",
-    1 << 14,
-)  # what the kernel says last, before a page or two about why
+# What the kernel says last, before a page or two about why.
+_PANIC, _PANIC_WITHIN = b"Kernel panic - not syncing", 1 << 14
 
 
 class State(enum.Enum):

@@ -40,7 +40,7 @@ _BY_NAME = {
     **dict.fromkeys(("setresuid", "setresgid", "setgroups", "capset", "prctl", "prlimit64", "umask"), PRIVILEGES),
     "seccomp": SECCOMP,
     **dict.fromkeys(("setsid", "dup2", "dup3", "pipe2", "pidfd_open", "clone3"), PROCESSES),
-    **dict.fromkeys(("flock", "must_be", "must_be_zero", "waitid"), WAITING),
+    **dict.fromkeys(("flock", "must_be", "waitid"), WAITING),
 }
 _BY_PATH = (
     (STATE_DIRECTORY, NOTES),

@@ -5,35 +5,20 @@ Formats: tar(5), pax(1); OCI image specification 1.1, layer.md (whiteouts); Linu
 
 from __future__ import annotations
 
-import gzip
 import math
 import posixpath
 import tarfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-import zstandard
-
 from cloudlab.errors import UsageError
-from cloudlab.units import GIB, MIB
+from cloudlab.units import GIB
 
 IDS = 65536  # users and groups of one user namespace, as it is commonly mapped: subuid(5)
 WHITEOUT, OPAQUE = ".wh.", ".wh..wh..opq"
 XATTR = "SCHILY.xattr."
-_HEADERS = 4 * MIB  # between the contents of two files: long names and attributes, no more
 _TIMES = 8**11 - 1  # what a tar header has room for: the year 2242
-_DAMAGED = (
-    tarfile.TarError,
-    zlib.error,
-    gzip.BadGzipFile,
-    EOFError,
-    zstandard.ZstdError,
-    ValueError,
-    OverflowError,
-    RecursionError,
-)
 
 
 @dataclass(frozen=True)
